@@ -1,0 +1,195 @@
+//! Deciding, pure: which slot is due, which snapshots to keep. Data and `now` in, a value out; no disk, no clock, no threads.
+
+use crate::ids::{HoldName, InstanceId, PolicyName, SnapshotId};
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+/// A `[[policy]]`, checked and complete.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// Its name; snapshots carry it, and only they are this policy's to remove.
+    pub name: PolicyName,
+    /// Which instances it is for.
+    pub select: Select,
+    /// When a snapshot is due; `None` for a policy that only prunes.
+    pub schedule: Option<Schedule>,
+    /// What is kept.
+    pub retention: Retention,
+    /// The first part of the names of its snapshots; the instance's name if not given.
+    pub name_prefix: Option<String>,
+    /// Tags that its snapshots get.
+    pub tags: std::collections::BTreeMap<String, String>,
+    /// Attempts within a slot.
+    pub retry: Retry,
+    /// `stopped`, `standby`, or found out by looking for a memory file.
+    pub kind: KindRule,
+}
+
+/// Which instances a policy is for.
+#[derive(Debug, Clone)]
+pub struct Select {
+    /// Any of these globs must match the whole name.
+    pub instances: globset::GlobSet,
+    /// Whether directories that are forks count too.
+    pub include_forks: bool,
+}
+
+impl Select {
+    /// Whether an instance of this name belongs to the policy.
+    #[must_use]
+    pub fn matches(&self, instance: &InstanceId, is_fork: bool) -> bool {
+        (self.include_forks || !is_fork) && self.instances.is_match(instance.as_str())
+    }
+}
+
+/// When snapshots are due.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    /// The moments.
+    pub rhythm: Rhythm,
+    /// The zone that a cron expression is read in.
+    pub timezone: chrono_tz::Tz,
+    /// Each instance's slots are later by a constant part of this.
+    pub jitter: TimeDelta,
+    /// What to do about slots that went by unseen.
+    pub missed: Missed,
+}
+
+/// The moments of a schedule.
+#[derive(Debug, Clone)]
+pub enum Rhythm {
+    /// A cron expression of five to seven fields, or an alias (boxed: croner's type is large).
+    Cron(Box<croner::Cron>),
+    /// Every so often, counted from the Unix epoch; one second at least.
+    Every(TimeDelta),
+}
+
+/// What to do about slots that went by while nobody looked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Missed {
+    /// Take one snapshot now, however many slots were missed.
+    Run,
+    /// Log them and wait for the next.
+    Skip,
+}
+
+/// How often a failed snapshot is tried within its slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// Attempts in all, at least one.
+    pub attempts: u32,
+    /// Wait before the second attempt; doubled for each further one.
+    pub backoff: TimeDelta,
+}
+
+/// Which kind of snapshot a policy takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum KindRule {
+    /// `standby` if a memory file is there, else `stopped`.
+    Auto,
+    /// Disks only are expected: a memory file makes the snapshot fail.
+    Stopped,
+    /// A memory file is expected: its absence makes the snapshot fail.
+    Standby,
+}
+
+/// What a policy keeps.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Rules that claim snapshots; `None`: everything that the limits allow.
+    pub keep: Option<Keep>,
+    /// Caps on what is kept, newest first.
+    pub limit: Limit,
+    /// What happens when the instance no longer exists; `None`: as if it did.
+    pub gone: Option<Gone>,
+}
+
+/// Keep rules: a snapshot stays if any of them claims it. Counts of zero claim nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// The newest so many.
+    pub last: u32,
+    /// All that are younger.
+    pub within: Option<TimeDelta>,
+    /// The newest of each of the last so many minutes, hours, … that have one.
+    pub buckets: Vec<(Granularity, u32)>,
+    /// The zone in which days and longer begin.
+    pub timezone: chrono_tz::Tz,
+}
+
+/// The calendar's units, finest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "each is the unit of its name")]
+pub enum Granularity {
+    Minutely,
+    Hourly,
+    Daily,
+    Weekly,
+    Monthly,
+    Quarterly,
+    Yearly,
+}
+
+/// Caps on what the keep rules would keep.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limit {
+    /// No more than so many.
+    pub max_count: Option<u32>,
+    /// None older.
+    pub max_age: Option<TimeDelta>,
+    /// But never fewer than so many of the newest.
+    pub min: u32,
+}
+
+/// What happens to the snapshots of an instance that no longer exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gone {
+    /// How long after it was seen gone they go.
+    pub after: TimeDelta,
+    /// How many of the newest stay.
+    pub min: u32,
+}
+
+/// What is known of one snapshot when a plan is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotFacts {
+    /// Which.
+    pub id: SnapshotId,
+    /// Of which instance.
+    pub instance: InstanceId,
+    /// Taken by which policy; `None` by hand.
+    pub policy: Option<PolicyName>,
+    /// When it was taken.
+    pub created_at: DateTime<Utc>,
+    /// Where it stands in the order of its instance's snapshots, before `seq`.
+    pub order_at: DateTime<Utc>,
+    /// Never repeats; the second part of the order.
+    pub seq: u64,
+    /// What it is now.
+    pub state: SnapshotState,
+    /// Live forks, by name (by fork id where the name is not known), sorted.
+    pub forks: Vec<String>,
+    /// Forks that are queued or being made, by name, sorted.
+    pub queued: Vec<String>,
+    /// Holds, sorted.
+    pub holds: Vec<HoldName>,
+    /// Somebody reads it at this moment.
+    pub pinned: bool,
+    /// Why something about it cannot be told (an unreadable ref, mark or fork record), if so: it must stay.
+    pub unreadable: Option<String>,
+    /// What removing it would free, as far as is known (bytes).
+    pub reclaimable_bytes: u64,
+}
+
+/// A snapshot's state: manifest and marks together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "each is what its name says")]
+pub enum SnapshotState {
+    Ready,
+    Expiring,
+    Quarantined,
+}

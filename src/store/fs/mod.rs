@@ -1,0 +1,268 @@
+//! The seam to the file system: every system call on the store and the instances root is made here.
+//!
+//! Each call that changes something asks the [`Gate`] first. The real program has none; tests put one in that fails
+//! or stops everything at the nth call. Nothing here knows what a snapshot is, decides anything, or retries.
+
+mod gate;
+mod place;
+mod read;
+pub mod sys;
+mod tree;
+
+pub use gate::{FailNth, Gate, Op, StopAfter};
+pub use place::{Dir, Place};
+pub use read::{DirEntry, FileType, Meta};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, RenameFlags};
+use nix::sys::stat::{Mode, UtimensatFlags};
+use nix::unistd::UnlinkatFlags;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A system call that failed, with what it was to do and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot {op} {}: {}", path.display(), source.desc())]
+pub struct FsError {
+    /// What was to be done.
+    pub op: Op,
+    /// The path it was to be done to.
+    pub path: PathBuf,
+    /// The kernel's answer (errno(3)).
+    pub source: Errno,
+}
+
+impl FsError {
+    /// True if the path, or a directory on the way to it, does not exist.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self.source, Errno::ENOENT | Errno::ENOTDIR)
+    }
+
+    /// True if the name is taken.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        matches!(self.source, Errno::EEXIST | Errno::ENOTEMPTY)
+    }
+}
+
+/// What every operation of this module returns.
+pub type Result<T> = std::result::Result<T, FsError>;
+
+/// The file system as snapkeep uses it; clones share their gate.
+#[derive(Debug, Clone, Default)]
+pub struct Fs {
+    gate: Option<Arc<dyn Gate>>,
+}
+
+impl Fs {
+    /// The kernel, nothing in between.
+    #[must_use]
+    pub fn real() -> Self {
+        Self::default()
+    }
+
+    /// The kernel behind a gate that sees every write-like call before it is made.
+    #[must_use]
+    pub fn gated(gate: Arc<dyn Gate>) -> Self {
+        Self { gate: Some(gate) }
+    }
+
+    /// Asks the gate, makes the call, and gives a failure its path.
+    fn change<T>(&self, op: Op, at: Place<'_>, call: impl FnOnce(Place<'_>) -> nix::Result<T>) -> Result<T> {
+        if let Some(gate) = &self.gate {
+            gate.before(op, &at.path()).map_err(|source| FsError { op, path: at.path(), source })?;
+        }
+        call(at).map_err(|source| FsError { op, path: at.path(), source })
+    }
+
+    /// Makes one directory (mkdirat(2)).
+    pub fn mkdir<'a>(&self, at: impl Into<Place<'a>>, mode: u32) -> Result<()> {
+        self.change(Op::Mkdir, at.into(), |p| nix::sys::stat::mkdirat(p.fd(), p.name(), Mode::from_bits_truncate(mode)))
+    }
+
+    /// Makes a directory unless it is there; true if it was made.
+    pub fn mkdir_if_missing<'a>(&self, at: impl Into<Place<'a>>, mode: u32) -> Result<bool> {
+        match self.mkdir(at, mode) {
+            Ok(()) => Ok(true),
+            Err(e) if e.source == Errno::EEXIST => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Makes a symbolic link that holds `target` (symlinkat(2)).
+    pub fn symlink<'a>(&self, target: &OsStr, at: impl Into<Place<'a>>) -> Result<()> {
+        self.change(Op::Symlink, at.into(), |p| nix::unistd::symlinkat(target, p.fd(), p.name()))
+    }
+
+    /// Gives the file at `from` one more name, never following a symbolic link (linkat(2)).
+    pub fn hard_link<'a, 'b>(&self, from: impl Into<Place<'a>>, to: impl Into<Place<'b>>) -> Result<()> {
+        let from = from.into();
+        self.change(Op::Link, to.into(), |to| nix::unistd::linkat(from.fd(), from.name(), to.fd(), to.name(), AtFlags::empty()))
+    }
+
+    /// Renames; fails with EEXIST if `to` is there (renameat2(2), `RENAME_NOREPLACE`).
+    pub fn rename_new<'a, 'b>(&self, from: impl Into<Place<'a>>, to: impl Into<Place<'b>>) -> Result<()> {
+        self.rename_with(from.into(), to.into(), RenameFlags::RENAME_NOREPLACE)
+    }
+
+    /// Renames over whatever is at `to` (for small records that are replaced whole).
+    pub fn rename_over<'a, 'b>(&self, from: impl Into<Place<'a>>, to: impl Into<Place<'b>>) -> Result<()> {
+        self.rename_with(from.into(), to.into(), RenameFlags::empty())
+    }
+
+    /// Exchanges two names in one step (renameat2(2), `RENAME_EXCHANGE`).
+    pub fn exchange<'a, 'b>(&self, one: impl Into<Place<'a>>, other: impl Into<Place<'b>>) -> Result<()> {
+        self.rename_with(one.into(), other.into(), RenameFlags::RENAME_EXCHANGE)
+    }
+
+    fn rename_with(&self, from: Place<'_>, to: Place<'_>, flags: RenameFlags) -> Result<()> {
+        self.change(Op::Rename, to, |to| nix::fcntl::renameat2(from.fd(), from.name(), to.fd(), to.name(), flags))
+    }
+
+    /// Makes a new file for writing; fails if the name is taken.
+    pub fn create<'a>(&self, at: impl Into<Place<'a>>, mode: u32) -> Result<File> {
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mode = Mode::from_bits_truncate(mode);
+        self.change(Op::Create, at.into(), |p| nix::fcntl::openat(p.fd(), p.name(), flags, mode)).map(File::from)
+    }
+
+    /// Opens an existing file of ours for appending, or makes it.
+    pub fn open_append(&self, path: &Path) -> Result<File> {
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_APPEND | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mode = Mode::from_bits_truncate(0o600);
+        self.change(Op::Create, path.into(), |p| nix::fcntl::openat(p.fd(), p.name(), flags, mode)).map(File::from)
+    }
+
+    /// Writes all of `bytes` at the file's position; `path` is for the error only.
+    pub fn write_all(&self, file: &File, path: &Path, bytes: &[u8]) -> Result<()> {
+        self.change(Op::Write, path.into(), |_| {
+            let mut rest = bytes;
+            while !rest.is_empty() {
+                match nix::unistd::write(file, rest) {
+                    Ok(0) => return Err(Errno::EIO),
+                    Ok(n) => rest = rest.get(n..).unwrap_or_default(),
+                    Err(Errno::EINTR) => {}
+                    Err(e) => return Err(e),
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Writes all of `bytes` at `offset` (pwrite(2)).
+    pub fn write_at(&self, file: &File, path: &Path, bytes: &[u8], offset: u64) -> Result<()> {
+        self.change(Op::Write, path.into(), |_| {
+            use std::os::unix::fs::FileExt as _;
+            file.write_all_at(bytes, offset).map_err(|e| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+        })
+    }
+
+    /// Sets a new file's length, leaving a hole (ftruncate(2)); never for a file that was ever linkable.
+    pub fn set_len(&self, file: &File, path: &Path, len: u64) -> Result<()> {
+        self.change(Op::Truncate, path.into(), |_| nix::unistd::ftruncate(file, i64::try_from(len).map_err(|_| Errno::EFBIG)?))
+    }
+
+    /// Shares all extents of `from` with the new file `to` (ioctl_ficlone(2)).
+    pub fn reflink(&self, from: &File, to: &File, path: &Path) -> Result<()> {
+        self.change(Op::Reflink, path.into(), |_| sys::ficlone(to, from))
+    }
+
+    /// Makes a file's data and metadata durable (fsync(2)).
+    pub fn fsync(&self, file: impl AsFd, path: &Path) -> Result<()> {
+        self.change(Op::Fsync, path.into(), |_| nix::unistd::fsync(file))
+    }
+
+    /// Makes a file's data durable, with the metadata needed to read it (fdatasync(2)).
+    pub fn fdatasync(&self, file: &File, path: &Path) -> Result<()> {
+        self.change(Op::Fsync, path.into(), |_| nix::unistd::fdatasync(file))
+    }
+
+    /// Makes a directory's entries durable.
+    pub fn fsync_dir(&self, path: &Path) -> Result<()> {
+        let dir = self.open_dir(path)?;
+        self.fsync(&dir, path)
+    }
+
+    /// Makes all of a file system durable (syncfs(2)): one call for a burst.
+    pub fn syncfs(&self, dir: &Dir) -> Result<()> {
+        self.change(Op::Fsync, dir.path().into(), |_| nix::unistd::syncfs(dir))
+    }
+
+    /// Removes one name that is not a directory.
+    pub fn unlink<'a>(&self, at: impl Into<Place<'a>>) -> Result<()> {
+        self.change(Op::Unlink, at.into(), |p| nix::unistd::unlinkat(p.fd(), p.name(), UnlinkatFlags::NoRemoveDir))
+    }
+
+    /// Removes an empty directory.
+    pub fn rmdir<'a>(&self, at: impl Into<Place<'a>>) -> Result<()> {
+        self.change(Op::Unlink, at.into(), |p| nix::unistd::unlinkat(p.fd(), p.name(), UnlinkatFlags::RemoveDir))
+    }
+
+    /// Sets permission bits, set-id and sticky bits included, of an open file or directory (fchmod(2)).
+    pub fn set_mode(&self, file: impl AsFd, path: &Path, mode: u32) -> Result<()> {
+        self.change(Op::SetMeta, path.into(), |_| nix::sys::stat::fchmod(file, Mode::from_bits_truncate(mode)))
+    }
+
+    /// Sets owner and group without following a symbolic link (fchownat(2)).
+    pub fn set_owner<'a>(&self, at: impl Into<Place<'a>>, uid: u32, gid: u32) -> Result<()> {
+        self.change(Op::SetMeta, at.into(), |p| {
+            nix::unistd::fchownat(p.fd(), p.name(), Some(uid.into()), Some(gid.into()), AtFlags::AT_SYMLINK_NOFOLLOW)
+        })
+    }
+
+    /// Sets the modification time (nanoseconds since the epoch) without following a symbolic link; the access time is set alike.
+    pub fn set_mtime<'a>(&self, at: impl Into<Place<'a>>, mtime_ns: i64) -> Result<()> {
+        let time = nix::sys::time::TimeSpec::new(mtime_ns.div_euclid(1_000_000_000), mtime_ns.rem_euclid(1_000_000_000));
+        self.change(Op::SetMeta, at.into(), |p| nix::sys::stat::utimensat(p.fd(), p.name(), &time, &time, UtimensatFlags::NoFollowSymlink))
+    }
+
+    /// Sets an extended attribute of an open file or directory (fsetxattr(2)).
+    pub fn set_xattr(&self, file: &File, path: &Path, name: &OsStr, value: &[u8]) -> Result<()> {
+        use xattr::FileExt as _;
+        self.change(Op::SetMeta, path.into(), |_| {
+            file.set_xattr(name, value).map_err(|e| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+        })
+    }
+
+    /// Writes a small record so that a reader sees the old one, the new one or none, and the new one is durable on return:
+    /// temporary file beside it, fsync, rename over, fsync of the directory.
+    pub fn replace_record(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        let mut temp = path.as_os_str().to_owned();
+        temp.push(".new");
+        let temp = PathBuf::from(temp);
+        match self.unlink(temp.as_path()) {
+            Ok(()) => {}
+            Err(e) if e.is_not_found() => {}
+            Err(e) => return Err(e),
+        }
+        self.write_new(&temp, bytes)?;
+        self.rename_over(temp.as_path(), path)?;
+        self.fsync_dir(parent)
+    }
+
+    /// Makes a new file with `bytes` in it, durable but for its directory entry.
+    pub fn write_new<'a>(&self, at: impl Into<Place<'a>>, bytes: &[u8]) -> Result<()> {
+        let at = at.into();
+        let file = self.create(at, 0o600)?;
+        self.write_all(&file, &at.path(), bytes)?;
+        self.fsync(&file, &at.path())
+    }
+
+    /// Opens a directory, not through a symbolic link at its last component.
+    pub fn open_dir<'a>(&self, at: impl Into<Place<'a>>) -> Result<Dir> {
+        let at = at.into();
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let fd: OwnedFd = nix::fcntl::openat(at.fd(), at.name(), flags, Mode::empty()).map_err(|e| at.failed(Op::Open, e))?;
+        Ok(Dir::new(fd, at.path()))
+    }
+}
+
+/// The working directory: what absolute paths are relative to.
+pub(crate) fn cwd() -> std::os::fd::BorrowedFd<'static> {
+    AT_FDCWD
+}

@@ -1,0 +1,227 @@
+//! Calls that only look: never gated.
+
+use super::{Dir, Fs, FsError, Op, Place, Result};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{Mode, SFlag};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+/// What a directory entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is what its name says")]
+pub enum FileType {
+    Regular,
+    Directory,
+    Symlink,
+    Socket,
+    Fifo,
+    Device,
+}
+
+/// The part of stat(2) that snapkeep uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Meta {
+    /// What it is.
+    pub kind: FileType,
+    /// Device and inode number: what makes two names the same file.
+    pub file_id: (u64, u64),
+    /// Permission, set-id and sticky bits (`st_mode & 07777`).
+    pub mode: u32,
+    /// Number of names.
+    pub links: u64,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Length in bytes, holes included.
+    pub size: u64,
+    /// Bytes allocated (`st_blocks * 512`).
+    pub allocated: u64,
+    /// Modification time in nanoseconds since the epoch.
+    pub mtime_ns: i64,
+    /// Time of the last change of data or metadata, likewise; cannot be set by hand.
+    pub ctime_ns: i64,
+}
+
+impl Meta {
+    #[expect(clippy::useless_conversion, reason = "the fields' widths differ between architectures")]
+    fn of(st: &nix::libc::stat) -> Self {
+        let kind = match SFlag::from_bits_truncate(st.st_mode & SFlag::S_IFMT.bits()) {
+            SFlag::S_IFDIR => FileType::Directory,
+            SFlag::S_IFLNK => FileType::Symlink,
+            SFlag::S_IFSOCK => FileType::Socket,
+            SFlag::S_IFIFO => FileType::Fifo,
+            SFlag::S_IFREG => FileType::Regular,
+            _ => FileType::Device,
+        };
+        let ns = |s: i64, n: i64| s.saturating_mul(1_000_000_000).saturating_add(n);
+        Self {
+            kind,
+            file_id: (st.st_dev.into(), st.st_ino.into()),
+            mode: st.st_mode & 0o7777,
+            links: st.st_nlink.into(),
+            uid: st.st_uid,
+            gid: st.st_gid,
+            size: u64::try_from(st.st_size).unwrap_or(0),
+            allocated: u64::try_from(st.st_blocks).unwrap_or(0) * 512,
+            mtime_ns: ns(st.st_mtime, st.st_mtime_nsec),
+            ctime_ns: ns(st.st_ctime, st.st_ctime_nsec),
+        }
+    }
+
+    /// True if data or metadata of the file may have changed between the two looks.
+    #[must_use]
+    pub fn differs_from(&self, earlier: &Self) -> bool {
+        let key = |m: &Self| (m.kind, m.file_id, m.size, m.mtime_ns, m.ctime_ns);
+        key(self) != key(earlier)
+    }
+}
+
+/// A name in a directory; its type is not to be trusted on every file system, so it is not here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirEntry {
+    /// The name, any bytes.
+    pub name: OsString,
+    /// Inode number as the directory tells it.
+    pub inode: u64,
+}
+
+impl Fs {
+    /// Looks at a path without following a symbolic link at its end.
+    pub fn stat<'a>(&self, at: impl Into<Place<'a>>) -> Result<Meta> {
+        let at = at.into();
+        let st = nix::sys::stat::fstatat(at.fd(), at.name(), AtFlags::AT_SYMLINK_NOFOLLOW).map_err(|e| at.failed(Op::Stat, e))?;
+        Ok(Meta::of(&st))
+    }
+
+    /// Looks at an open file.
+    pub fn stat_open(&self, file: impl AsFd, path: &Path) -> Result<Meta> {
+        let st = nix::sys::stat::fstat(file).map_err(|source| FsError { op: Op::Stat, path: path.to_owned(), source })?;
+        Ok(Meta::of(&st))
+    }
+
+    /// Like [`Fs::stat`], with `None` for a path that does not exist.
+    pub fn stat_if_there<'a>(&self, at: impl Into<Place<'a>>) -> Result<Option<Meta>> {
+        match self.stat(at) {
+            Ok(meta) => Ok(Some(meta)),
+            Err(e) if e.is_not_found() => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Opens a file for reading; never a symbolic link, never blocks on a FIFO.
+    pub fn open_file<'a>(&self, at: impl Into<Place<'a>>) -> Result<File> {
+        let at = at.into();
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let fd = nix::fcntl::openat(at.fd(), at.name(), flags, Mode::empty()).map_err(|e| at.failed(Op::Open, e))?;
+        Ok(File::from(fd))
+    }
+
+    /// Reads a small file of ours; one that is longer than `limit` bytes is an error (EFBIG).
+    pub fn read_small<'a>(&self, at: impl Into<Place<'a>>, limit: u64) -> Result<Vec<u8>> {
+        let at = at.into();
+        let file = self.open_file(at)?;
+        let mut bytes = Vec::new();
+        let failed = |e: std::io::Error| at.failed(Op::Read, e.raw_os_error().map_or(Errno::EIO, Errno::from_raw));
+        file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
+        if bytes.len() as u64 > limit {
+            return Err(at.failed(Op::Read, Errno::EFBIG));
+        }
+        Ok(bytes)
+    }
+
+    /// What a symbolic link holds.
+    pub fn read_link<'a>(&self, at: impl Into<Place<'a>>) -> Result<OsString> {
+        let at = at.into();
+        nix::fcntl::readlinkat(at.fd(), at.name()).map_err(|e| at.failed(Op::Read, e))
+    }
+
+    /// The names in a directory, sorted by bytes; `.` and `..` left out.
+    pub fn list<'a>(&self, at: impl Into<Place<'a>>) -> Result<Vec<DirEntry>> {
+        let dir = self.open_dir(at)?;
+        self.list_open(&dir)
+    }
+
+    /// The names in an open directory, sorted by bytes.
+    pub fn list_open(&self, dir: &Dir) -> Result<Vec<DirEntry>> {
+        let failed = |e| Place::Path(dir.path()).failed(Op::List, e);
+        // A second descriptor, so that the position of the first is nobody's business.
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut stream = nix::dir::Dir::openat(dir, ".", flags, Mode::empty()).map_err(failed)?;
+        let mut entries = Vec::new();
+        for entry in stream.iter() {
+            let entry = entry.map_err(failed)?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name != "." && name != ".." {
+                entries.push(DirEntry { name: name.to_owned(), inode: entry.ino() });
+            }
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    /// Like [`Fs::list`], empty for a directory that does not exist.
+    pub fn list_if_there<'a>(&self, at: impl Into<Place<'a>>) -> Result<Vec<DirEntry>> {
+        match self.list(at) {
+            Ok(entries) => Ok(entries),
+            Err(e) if e.is_not_found() => Ok(Vec::new()),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Extended attributes of an open file, sorted by name; none where the file system has none.
+    pub fn xattrs(&self, file: &File, path: &Path) -> Result<Vec<(OsString, Vec<u8>)>> {
+        use xattr::FileExt as _;
+        let errno = |e: &std::io::Error| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+        let failed = |e: std::io::Error| Place::Path(path).failed(Op::Read, errno(&e));
+        let names = match file.list_xattr() {
+            Ok(names) => names,
+            Err(e) if matches!(errno(&e), Errno::EOPNOTSUPP | Errno::ENOSYS) => return Ok(Vec::new()),
+            Err(e) => return Err(failed(e)),
+        };
+        let mut all = Vec::new();
+        for name in names {
+            if let Some(value) = file.get_xattr(&name).map_err(failed)? {
+                all.push((name, value));
+            }
+        }
+        all.sort();
+        Ok(all)
+    }
+
+    /// The next stretch of data at or after `from`, as `start..end` in bytes; `None` if only a hole is left
+    /// (lseek(2), `SEEK_DATA`, `SEEK_HOLE`).
+    pub fn next_data(&self, file: &File, path: &Path, from: u64) -> Result<Option<std::ops::Range<u64>>> {
+        use nix::unistd::{Whence, lseek};
+        let failed = |e| Place::Path(path).failed(Op::Read, e);
+        let position = |n: u64| i64::try_from(n).map_err(|_| failed(Errno::EFBIG));
+        let start = match lseek(file, position(from)?, Whence::SeekData) {
+            Ok(start) => start,
+            Err(Errno::ENXIO) => return Ok(None),
+            Err(e) => return Err(failed(e)),
+        };
+        let end = lseek(file, start, Whence::SeekHole).map_err(failed)?;
+        let unsigned = |n: i64| u64::try_from(n).unwrap_or(0);
+        Ok(Some(unsigned(start)..unsigned(end)))
+    }
+
+    /// Reads up to `buffer.len()` bytes at `offset`; fewer only at the end of the file.
+    pub fn read_at(&self, file: &File, path: &Path, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        use std::os::unix::fs::FileExt as _;
+        let mut done = 0;
+        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match file.read_at(rest, offset + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(Place::Path(path).failed(Op::Read, e.raw_os_error().map_or(Errno::EIO, Errno::from_raw))),
+            }
+        }
+        Ok(done)
+    }
+}
