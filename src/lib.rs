@@ -1,6 +1,7 @@
 //! snapkeep
 pub mod clock;
 pub mod config;
+pub mod event;
 pub mod ids;
 pub mod policy;
 pub mod store;

@@ -1,0 +1,241 @@
+//! Opening a store: its lock, its identity, its index.
+
+use super::counters::{Sequence, Uptime};
+use super::fs::{Fs, FsError, Op};
+use super::index::{Index, Known};
+use super::keyed::{KeyGuard, KeyedLocks};
+use super::layout::Layout;
+use super::root::{Identity, RootError, RootProof};
+use super::{StoreError, load};
+use crate::clock::Clock;
+use crate::event::Events;
+use crate::ids::{InstanceId, SnapshotId};
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+
+/// What a store is opened with.
+#[derive(Debug, Clone)]
+pub struct OpenOptions {
+    /// The seam to the kernel.
+    pub fs: Fs,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Where facts go.
+    pub events: Events,
+    /// The store.
+    pub store: PathBuf,
+    /// The instances root.
+    pub instances: PathBuf,
+}
+
+/// An open store. With its lock it may write; a reader has none.
+#[derive(Debug)]
+pub struct Store {
+    /// The seam to the kernel.
+    pub fs: Fs,
+    /// Path names.
+    pub layout: Layout,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Where facts go.
+    pub events: Events,
+    /// Who the store is.
+    pub identity: Identity,
+    /// One holder per instance; taken before any snapshot's lock.
+    pub instance_locks: KeyedLocks<InstanceId>,
+    /// Held while a directory of the root is moved by us, and while the root is scanned.
+    pub root_moves: Mutex<()>,
+    pub(super) index: RwLock<Index>,
+    pub(super) snapshot_locks: KeyedLocks<SnapshotId>,
+    pub(super) sequence: Mutex<Sequence>,
+    pub(super) uptime: Uptime,
+    _lock: Option<Flock<File>>,
+}
+
+/// A snapshot's lock: for metadata only, never held for a copy.
+pub type SnapshotGuard = KeyGuard<SnapshotId>;
+
+impl Store {
+    /// Opens a store for writing, alone; makes one at an empty or missing path whose root has no other owner.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] if another process has it; others as they say.
+    pub fn open(options: &OpenOptions) -> Result<Arc<Self>, StoreError> {
+        let layout = Layout::new(&options.store, &options.instances);
+        let fs = &options.fs;
+        if fs.stat_if_there(layout.store())?.is_none() {
+            return Err(StoreError::NoStore { path: layout.store().to_owned() });
+        }
+        let lock = lock(fs, &layout)?;
+        let identity = match Identity::of_store(fs, &layout)? {
+            Some(identity) => identity,
+            None => super::open::found(fs, &layout)?,
+        };
+        ensure_root(fs, &layout, &identity)?;
+        for dir in [layout.staging(), layout.snapshots(), layout.marks(), layout.refs(), layout.holds()] {
+            fs.mkdir_if_missing(&dir, 0o700)?;
+        }
+        for dir in [layout.trash(), layout.queue(), layout.ledger()] {
+            fs.mkdir_if_missing(&dir, 0o700)?;
+        }
+        fs.fsync_dir(layout.store())?;
+        Self::assemble(options, layout, identity, Some(lock))
+    }
+
+    /// Opens a store for looking only, without its lock: somebody may change it meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError::NoStore`] if there is none.
+    pub fn open_reader(options: &OpenOptions) -> Result<Arc<Self>, StoreError> {
+        let layout = Layout::new(&options.store, &options.instances);
+        let identity = Identity::of_store(&options.fs, &layout)?.ok_or(StoreError::NoStore { path: options.store.clone() })?;
+        Self::assemble(options, layout, identity, None)
+    }
+
+    fn assemble(options: &OpenOptions, layout: Layout, identity: Identity, lock: Option<Flock<File>>) -> Result<Arc<Self>, StoreError> {
+        let fs = options.fs.clone();
+        let loaded = load::index(&fs, &layout, &options.events)?;
+        let sequence = Sequence::load(&fs, &layout, loaded.highest_seq, loaded.is_fresh)?;
+        let uptime = Uptime::load(&fs, &layout, options.clock.as_ref());
+        Ok(Arc::new(Self {
+            layout,
+            clock: Arc::clone(&options.clock),
+            events: options.events.clone(),
+            identity,
+            instance_locks: KeyedLocks::default(),
+            root_moves: Mutex::new(()),
+            index: RwLock::new(loaded.index),
+            snapshot_locks: KeyedLocks::default(),
+            sequence: Mutex::new(sequence),
+            uptime,
+            fs,
+            _lock: lock,
+        }))
+    }
+
+    /// Proves that the instances root is the one that belongs to this store.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn prove_root(&self) -> Result<RootProof, RootError> {
+        self.identity.prove(&self.fs, &self.layout)
+    }
+
+    /// The index, for reading.
+    pub fn index(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn change<T>(&self, id: &SnapshotId, change: impl FnOnce(&mut Known) -> T) -> T {
+        self.index.write().unwrap_or_else(PoisonError::into_inner).change(id, change)
+    }
+
+    /// Waits for a snapshot's lock.
+    #[must_use]
+    pub fn lock_snapshot(&self, id: &SnapshotId) -> SnapshotGuard {
+        self.snapshot_locks.lock(id)
+    }
+
+    /// Keeps others from moving directories of the root, or from scanning it meanwhile.
+    pub fn lock_root_moves(&self) -> MutexGuard<'_, ()> {
+        self.root_moves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next sequence number.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be reserved durably.
+    pub fn next_seq(&self) -> Result<u64, StoreError> {
+        self.sequence.lock().unwrap_or_else(PoisonError::into_inner).take(&self.fs, &self.layout)
+    }
+
+    /// Boot time added up over boots, seconds.
+    #[must_use]
+    pub fn uptime_seconds(&self) -> u64 {
+        self.uptime.seconds(self.clock.as_ref())
+    }
+
+    /// Writes the sum of boot time down, now and then.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn save_uptime(&self) -> Result<(), StoreError> {
+        self.uptime.save(&self.fs, &self.layout, self.clock.as_ref())
+    }
+
+    /// Keeps a snapshot from removal while it is read; `None` if it is not there.
+    #[must_use]
+    pub fn pin(self: &Arc<Self>, id: &SnapshotId) -> Option<StorePin> {
+        let _guard = self.lock_snapshot(id);
+        let present = self.change(id, |known| {
+            known.pins += u32::from(known.present);
+            known.present
+        });
+        present.then(|| StorePin { store: Arc::clone(self), id: id.clone() })
+    }
+}
+
+/// A pin: a ref in memory, for as long as somebody reads.
+#[derive(Debug)]
+pub struct StorePin {
+    store: Arc<Store>,
+    id: SnapshotId,
+}
+
+impl Drop for StorePin {
+    fn drop(&mut self) {
+        self.store.change(&self.id, |known| known.pins = known.pins.saturating_sub(1));
+    }
+}
+
+/// Takes the store's lock, or says that somebody has it (flock(2): it dies with its holder).
+fn lock(fs: &Fs, layout: &Layout) -> Result<Flock<File>, StoreError> {
+    let path = layout.lock();
+    let file = fs.open_append(&path)?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        nix::errno::Errno::EWOULDBLOCK => StoreError::Busy { path },
+        source => StoreError::Io(FsError { op: Op::Lock, path, source }),
+    })
+}
+
+/// Gives a store that holds nothing yet its identity.
+///
+/// # Errors
+/// [`StoreError::NoStore`] if something is in it already: a lost FORMAT file is not made up.
+pub(super) fn found(fs: &Fs, layout: &Layout) -> Result<Identity, StoreError> {
+    let occupied = |path: PathBuf| fs.list_if_there(&path).map(|entries| !entries.is_empty());
+    if occupied(layout.snapshots())? || occupied(layout.refs())? {
+        return Err(StoreError::NoStore { path: layout.format() });
+    }
+    let identity = Identity::generate();
+    let bytes = identity.bytes().map_err(|source| StoreError::Encode { path: layout.format(), source })?;
+    fs.replace_record(&layout.format(), &bytes)?;
+    Ok(identity)
+}
+
+/// Makes the proof in the instances root, only for a store that has neither snapshots nor refs.
+fn ensure_root(fs: &Fs, layout: &Layout, identity: &Identity) -> Result<(), StoreError> {
+    match identity.prove(fs, layout) {
+        Ok(_) => {}
+        Err(RootError::Missing { .. }) => {
+            let occupied = |path: PathBuf| fs.list_if_there(&path).map(|entries| !entries.is_empty());
+            let root_is_there = fs.stat_if_there(layout.instances())?.is_some();
+            if root_is_there && !occupied(layout.snapshots())? && !occupied(layout.refs())? {
+                let bytes = identity.bytes().map_err(|source| StoreError::Encode { path: layout.root_proof(), source })?;
+                fs.mkdir_if_missing(&layout.root_area(), 0o755)?;
+                fs.replace_record(&layout.root_proof(), &bytes)?;
+                fs.fsync_dir(layout.instances())?;
+            } else {
+                return Ok(());
+            }
+        }
+        // A store whose root is away still opens: it keeps everything, and says so.
+        Err(_) => return Ok(()),
+    }
+    fs.mkdir_if_missing(&layout.fork_staging(), 0o700)?;
+    fs.mkdir_if_missing(&layout.root_trash(), 0o700)?;
+    fs.fsync_dir(&layout.root_area())?;
+    Ok(())
+}

@@ -1,0 +1,1 @@
+//! Trying what two directories can do between them.

@@ -1,0 +1,227 @@
+//! Changing what belongs to a snapshot: refs, holds, marks, publishing. Each durable first, then in the index.
+
+use super::counters::{read_record, write_record};
+use super::fs::{Fs, FsError};
+use super::index::{Known, RefTarget, Summary};
+use super::layout::Layout;
+use super::load;
+use super::manifest::{FORMAT, Manifest, RecordError};
+use super::open::{SnapshotGuard, Store};
+use super::{RootProof, StoreError};
+use crate::ids::{ForkId, HoldName, SnapshotId};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The mark of a snapshot that goes with its last fork.
+pub(super) const EXPIRING: &str = "expiring";
+/// The mark of a snapshot that failed a check.
+pub(super) const QUARANTINED: &str = "quarantined";
+
+/// What a mark holds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Mark {
+    format: u32,
+    at: DateTime<Utc>,
+    pub(super) why: String,
+}
+
+pub(super) fn read_mark(fs: &Fs, layout: &Layout, id: &SnapshotId, mark: &str) -> Result<Option<Mark>, RecordError> {
+    read_record(fs, &layout.mark(id, mark))
+}
+
+impl Store {
+    /// The manifest of a snapshot, read from the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSnapshot`], or what is wrong with the manifest.
+    pub fn manifest(&self, id: &SnapshotId) -> Result<Manifest, StoreError> {
+        match Manifest::read(&self.fs, &Layout::manifest_in(&self.layout.snapshot(id)), id) {
+            Ok(manifest) => Ok(manifest),
+            Err(RecordError::Io(e)) if e.is_not_found() => Err(StoreError::no_snapshot(id)),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// A copy of what is known of a snapshot.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSnapshot`].
+    pub fn known(&self, id: &SnapshotId) -> Result<Known, StoreError> {
+        self.index().get(id).filter(|k| k.present).cloned().ok_or_else(|| StoreError::no_snapshot(id))
+    }
+
+    /// Publishes a staged snapshot: rename, sync of the parent, index. Its tree must be durable already.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; after a failed sync the snapshot may be there, and a restart will find it whole.
+    pub fn publish(&self, manifest: &Manifest) -> Result<(), StoreError> {
+        let id = &manifest.id;
+        self.fs.rename_new(&self.layout.staged(id), &self.layout.snapshot(id))?;
+        self.fs.fsync_dir(&self.layout.snapshots())?;
+        self.change(id, |known| {
+            known.present = true;
+            known.summary = Some(Arc::new(Summary::from(manifest)));
+        });
+        Ok(())
+    }
+
+    /// Makes refs for forks of one snapshot; durable on return. In the index from the first moment: a ref that may be
+    /// on the disk counts.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; the caller drops again what it asked for.
+    pub fn add_refs(&self, guard: &SnapshotGuard, forks: &[(ForkId, PathBuf)]) -> Result<(), StoreError> {
+        let id = guard.key();
+        let dir_path = self.layout.refs_of(id);
+        if self.fs.mkdir_if_missing(&dir_path, 0o700)? {
+            self.fs.fsync_dir(&self.layout.refs())?;
+        }
+        let dir = self.fs.open_dir(&dir_path)?;
+        for (fork, target) in forks {
+            self.change(id, |known| known.refs.insert(fork.clone(), RefTarget::At(target.clone())));
+            self.fs.symlink(target.as_os_str(), dir.at(fork.as_str().as_ref()))?;
+        }
+        Ok(self.fs.fsync(&dir, &dir_path)?)
+    }
+
+    /// Points a ref at the place where its fork is now. The old one stays until the new one is there.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; the old ref stays.
+    pub fn point_ref(&self, guard: &SnapshotGuard, fork: &ForkId, to: &Path) -> Result<(), StoreError> {
+        let id = guard.key();
+        let temp = self.layout.refs_of(id).join(format!(".{fork}"));
+        self.unlink_if_there(&temp)?;
+        self.fs.symlink(to.as_os_str(), &temp)?;
+        self.fs.rename_over(&temp, &self.layout.ref_of(id, fork))?;
+        self.fs.fsync_dir(&self.layout.refs_of(id))?;
+        self.change(id, |known| known.refs.insert(fork.clone(), RefTarget::At(to.to_owned())));
+        Ok(())
+    }
+
+    /// Drops a ref; the caller has proven that nothing needs it. Not synced: one that comes back after a power cut is
+    /// dropped again at the start. Returns how many refs are left.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; the ref stays.
+    pub fn drop_ref(&self, guard: &SnapshotGuard, _proof: &RootProof, fork: &ForkId) -> Result<usize, StoreError> {
+        let id = guard.key();
+        self.unlink_if_there(&self.layout.ref_of(id, fork))?;
+        Ok(self.change(id, |known| {
+            known.refs.remove(fork);
+            known.refs.len()
+        }))
+    }
+
+    fn unlink_if_there(&self, path: &Path) -> Result<(), FsError> {
+        match self.fs.unlink(path) {
+            Err(e) if e.is_not_found() => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Sets a hold; durable on return. Setting it again changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn add_hold(&self, guard: &SnapshotGuard, name: &HoldName) -> Result<(), StoreError> {
+        let id = guard.key();
+        self.known(id)?;
+        if self.fs.mkdir_if_missing(&self.layout.holds_of(id), 0o700)? {
+            self.fs.fsync_dir(&self.layout.holds())?;
+        }
+        match self.fs.create(&self.layout.hold(id, name), 0o600) {
+            Ok(_) => self.fs.fsync_dir(&self.layout.holds_of(id))?,
+            Err(e) if e.is_taken() => {}
+            Err(e) => return Err(e.into()),
+        }
+        self.change(id, |known| known.holds.insert(name.clone()));
+        Ok(())
+    }
+
+    /// Releases a hold; false if there was none of that name.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn drop_hold(&self, guard: &SnapshotGuard, name: &HoldName) -> Result<bool, StoreError> {
+        let id = guard.key();
+        self.known(id)?;
+        match self.fs.unlink(&self.layout.hold(id, name)) {
+            Ok(()) => self.fs.fsync_dir(&self.layout.holds_of(id))?,
+            Err(e) if e.is_not_found() => return Ok(false),
+            Err(e) => return Err(e.into()),
+        }
+        Ok(self.change(id, |known| known.holds.remove(name)))
+    }
+
+    /// Marks a snapshot to go with its last fork.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn mark_expiring(&self, guard: &SnapshotGuard) -> Result<(), StoreError> {
+        self.mark(guard, EXPIRING, "by hand")?;
+        self.change(guard.key(), |known| known.expiring = true);
+        Ok(())
+    }
+
+    /// Marks a snapshot as one that failed a check: never forked, never removed by age.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn mark_quarantined(&self, guard: &SnapshotGuard, why: &str) -> Result<(), StoreError> {
+        self.change(guard.key(), |known| known.quarantined = Some(why.to_owned()));
+        self.mark(guard, QUARANTINED, why)
+    }
+
+    fn mark(&self, guard: &SnapshotGuard, mark: &str, why: &str) -> Result<(), StoreError> {
+        let id = guard.key();
+        self.known(id)?;
+        let record = Mark { format: FORMAT, at: self.clock.now(), why: why.to_owned() };
+        write_record(&self.fs, &self.layout.mark(id, mark), &record)
+    }
+
+    /// Notes that something about a snapshot cannot be told, so that it stays.
+    pub fn note_unreadable(&self, id: &SnapshotId, why: &str) -> bool {
+        self.change(id, |known| known.unreadable.insert(why.to_owned()))
+    }
+
+    /// Takes such a note back.
+    pub fn clear_unreadable(&self, id: &SnapshotId, why: &str) {
+        self.change(id, |known| known.unreadable.remove(why));
+    }
+
+    /// Reads a snapshot's refs and holds from the disk again, for the cut; `Err` with a reason if any cannot be read.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if a listing fails: then nothing is known.
+    pub fn refs_and_holds_on_disk(&self, id: &SnapshotId) -> Result<(usize, usize), StoreError> {
+        let refs = self.fs.list_if_there(&self.layout.refs_of(id))?;
+        let holds = self.fs.list_if_there(&self.layout.holds_of(id))?;
+        Ok((refs.iter().filter(|e| !load::is_temporary(&e.name)).count(), holds.len()))
+    }
+
+    /// The directory of a snapshot was renamed into the trash: it is out of the index, but for refs and holds of its id.
+    pub(super) fn forget_snapshot(&self, id: &SnapshotId) {
+        self.change(id, |known| {
+            known.present = false;
+            known.summary = None;
+            known.expiring = false;
+            known.quarantined = None;
+            known.unreadable.clear();
+        });
+    }
+
+    /// Removes what is left of a snapshot after its tree: marks, refs, holds.
+    pub(super) fn remove_records(&self, id: &SnapshotId) -> Result<(), StoreError> {
+        for dir in [self.layout.marks_of(id), self.layout.refs_of(id), self.layout.holds_of(id)] {
+            self.fs.remove_tree(&dir)?;
+        }
+        self.change(id, |known| {
+            known.refs.clear();
+            known.holds.clear();
+        });
+        Ok(())
+    }
+}

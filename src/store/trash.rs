@@ -1,0 +1,117 @@
+//! The trash: where the cut moves things by a rename, and from where they are unlinked after their grace.
+//!
+//! An entry is named `<what>@<wall time>.<uptime>`: the wall clock and the boot clock (added up over boots, seconds) of
+//! the cut, so that the grace passes on both without another record.
+
+use super::counters::grace_left;
+use super::fs::FsError;
+use super::open::{SnapshotGuard, Store};
+use super::{RootProof, StoreError};
+use crate::ids::SnapshotId;
+use chrono::{DateTime, NaiveDateTime, Utc};
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// One entry of a trash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trashed {
+    /// Its path.
+    pub path: PathBuf,
+    /// What it was: a snapshot id, or an instance's name.
+    pub what: OsString,
+    /// When it was cut.
+    pub at: DateTime<Utc>,
+    /// Uptime at the cut, seconds.
+    pub uptime: u64,
+}
+
+const STAMP: &str = "%Y%m%d-%H%M%S%.6f";
+
+/// The name of a trash entry.
+fn entry_name(what: &OsStr, at: DateTime<Utc>, uptime: u64) -> OsString {
+    let mut name = what.to_owned();
+    name.push(format!("@{}.{uptime}", at.format(STAMP)));
+    name
+}
+
+/// Reads a trash entry's name back.
+fn parse_name(name: &OsStr) -> Option<(OsString, DateTime<Utc>, u64)> {
+    let text = name.to_str()?;
+    let (what, stamp) = text.rsplit_once('@')?;
+    let (at, uptime) = stamp.rsplit_once('.')?;
+    let at = NaiveDateTime::parse_from_str(at, STAMP).ok()?.and_utc();
+    Some((what.into(), at, uptime.parse().ok()?))
+}
+
+impl Store {
+    /// A new name in a trash directory for `what`, cut now.
+    #[must_use]
+    pub fn trash_path(&self, trash: &Path, what: &OsStr) -> PathBuf {
+        trash.join(entry_name(what, self.clock.now(), self.uptime_seconds()))
+    }
+
+    /// The cut: moves a snapshot into the trash and makes that durable. The caller holds its lock and has checked all
+    /// that protects it.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]. If only the sync failed the snapshot is in the trash, and may be back after a power cut.
+    pub fn cut(&self, guard: &SnapshotGuard, _proof: &RootProof) -> Result<PathBuf, StoreError> {
+        let id = guard.key();
+        let to = self.trash_path(&self.layout.trash(), id.as_str().as_ref());
+        self.fs.rename_new(&self.layout.snapshot(id), &to)?;
+        self.forget_snapshot(id);
+        self.fs.fsync_dir(&self.layout.trash())?;
+        self.fs.fsync_dir(&self.layout.snapshots())?;
+        Ok(to)
+    }
+
+    /// What is in a trash directory; names that are not ours are left out, and stay.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    pub fn trash_entries(&self, trash: &Path) -> Result<Vec<Trashed>, FsError> {
+        let entries = self.fs.list_if_there(trash)?;
+        Ok(entries
+            .iter()
+            .filter_map(|e| parse_name(&e.name).map(|(what, at, uptime)| Trashed { path: trash.join(&e.name), what, at, uptime }))
+            .collect())
+    }
+
+    /// How long an entry must still wait until `grace` has passed on both clocks.
+    #[must_use]
+    pub fn grace_left(&self, entry: &Trashed, grace: Duration) -> Duration {
+        let wall = self.clock.now().signed_duration_since(entry.at).to_std().ok();
+        grace_left(grace, wall, self.uptime_seconds().saturating_sub(entry.uptime))
+    }
+
+    /// Unlinks a snapshot in the trash, and then its marks, refs and holds.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; what is left is found again by the next sweep.
+    pub fn unlink_trashed_snapshot(&self, entry: &Trashed) -> Result<(), StoreError> {
+        self.fs.remove_tree(&entry.path)?;
+        if let Some(Ok(id)) = entry.what.to_str().map(SnapshotId::parse)
+            && self.fs.stat_if_there(&self.layout.snapshot(&id))?.is_none()
+        {
+            self.remove_records(&id)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeZone as _;
+
+    #[test]
+    fn a_trash_name_tells_what_it_was_and_when_on_both_clocks() {
+        let at = Utc.timestamp_opt(1_800_000_000, 123_456_000).unwrap();
+        for what in ["20261124-090347-abcdefgh", "web@prod", "a.b"] {
+            let name = entry_name(what.as_ref(), at, 77);
+            assert_eq!(parse_name(&name), Some((what.into(), at, 77)));
+        }
+        assert_eq!(parse_name("lost+found".as_ref()), None);
+    }
+}
