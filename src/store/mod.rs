@@ -17,6 +17,7 @@ pub mod probe;
 mod records;
 pub mod root;
 pub mod trash;
+pub mod watch;
 
 pub use index::{Index, Known, MemoryFile, RefTarget, Summary};
 pub use open::{OpenOptions, SnapshotGuard, Store, StorePin};

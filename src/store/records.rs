@@ -115,6 +115,16 @@ impl Store {
         }))
     }
 
+    /// Takes back refs of requests that nobody was told of. One that cannot be removed goes on counting.
+    pub fn undo_refs<'a>(&self, guard: &SnapshotGuard, forks: impl Iterator<Item = &'a ForkId>) {
+        let id = guard.key();
+        for fork in forks {
+            if self.unlink_if_there(&self.layout.ref_of(id, fork)).is_ok() {
+                self.change(id, |known| known.refs.remove(fork));
+            }
+        }
+    }
+
     fn unlink_if_there(&self, path: &Path) -> Result<(), FsError> {
         match self.fs.unlink(path) {
             Err(e) if e.is_not_found() => Ok(()),

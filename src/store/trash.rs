@@ -26,6 +26,24 @@ pub struct Trashed {
     pub uptime: u64,
 }
 
+/// What the name of an instance in the root's trash begins with: how it came there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departed {
+    /// A fork that `unfork` removed.
+    Unforked,
+    /// An instance that `restore` replaced.
+    Replaced,
+}
+
+impl Departed {
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Unforked => "unfork:",
+            Self::Replaced => "restore:",
+        }
+    }
+}
+
 const STAMP: &str = "%Y%m%d-%H%M%S%.6f";
 
 /// The name of a trash entry.
@@ -44,7 +62,24 @@ fn parse_name(name: &OsStr) -> Option<(OsString, DateTime<Utc>, u64)> {
     Some((what.into(), at, uptime.parse().ok()?))
 }
 
+impl Trashed {
+    /// How an entry of the root's trash came there.
+    #[must_use]
+    pub fn departed(&self) -> Departed {
+        let text = self.what.to_string_lossy();
+        if text.starts_with(Departed::Unforked.prefix()) { Departed::Unforked } else { Departed::Replaced }
+    }
+}
+
 impl Store {
+    /// A new name in the root's trash for an instance that departs now.
+    #[must_use]
+    pub fn root_trash_path(&self, how: Departed, name: &crate::ids::InstanceId) -> PathBuf {
+        let mut what = OsString::from(how.prefix());
+        what.push(name.as_str());
+        self.trash_path(&self.layout.root_trash(), &what)
+    }
+
     /// A new name in a trash directory for `what`, cut now.
     #[must_use]
     pub fn trash_path(&self, trash: &Path, what: &OsStr) -> PathBuf {
