@@ -3,15 +3,19 @@
 //! Each call that changes something asks the [`Gate`] first. The real program has none; tests put one in that fails
 //! or stops everything at the nth call. Nothing here knows what a snapshot is, decides anything, or retries.
 
+mod below;
 mod gate;
 mod place;
 mod read;
 pub mod sys;
 mod tree;
+mod walk;
 
+pub use below::Below;
 pub use gate::{FailNth, Gate, Op, StopAfter};
 pub use place::{Dir, Place};
 pub use read::{DirEntry, FileType, Meta};
+pub use walk::Found;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, RenameFlags};
@@ -221,8 +225,7 @@ impl Fs {
     }
 
     /// Sets an extended attribute of an open file or directory (fsetxattr(2)).
-    pub fn set_xattr(&self, file: &File, path: &Path, name: &OsStr, value: &[u8]) -> Result<()> {
-        use xattr::FileExt as _;
+    pub fn set_xattr(&self, file: &impl xattr::FileExt, path: &Path, name: &OsStr, value: &[u8]) -> Result<()> {
         self.change(Op::SetMeta, path.into(), |_| {
             file.set_xattr(name, value).map_err(|e| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
         })

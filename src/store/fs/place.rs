@@ -3,7 +3,7 @@
 use super::{FsError, Op};
 use nix::errno::Errno;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 /// An open directory that remembers the path it was opened by, for messages.
@@ -36,6 +36,14 @@ impl AsFd for Dir {
         self.fd.as_fd()
     }
 }
+
+impl AsRawFd for Dir {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+impl xattr::FileExt for Dir {}
 
 /// An absolute path, or a single name in an open directory (so that no symbolic link on the way is ever followed).
 #[derive(Debug, Clone, Copy)]

@@ -99,6 +99,12 @@ impl Fs {
         Ok(Meta::of(&st))
     }
 
+    /// Looks at what a path leads to, links followed: only for `/proc/<pid>/fd`, whose links lead to the open file itself.
+    pub fn stat_target(&self, path: &Path) -> Result<Meta> {
+        let st = nix::sys::stat::stat(path).map_err(|e| Place::Path(path).failed(Op::Stat, e))?;
+        Ok(Meta::of(&st))
+    }
+
     /// Looks at an open file.
     pub fn stat_open(&self, file: impl AsFd, path: &Path) -> Result<Meta> {
         let st = nix::sys::stat::fstat(file).map_err(|source| FsError { op: Op::Stat, path: path.to_owned(), source })?;
@@ -174,9 +180,8 @@ impl Fs {
         }
     }
 
-    /// Extended attributes of an open file, sorted by name; none where the file system has none.
-    pub fn xattrs(&self, file: &File, path: &Path) -> Result<Vec<(OsString, Vec<u8>)>> {
-        use xattr::FileExt as _;
+    /// Extended attributes of an open file or directory, sorted by name; none where the file system has none.
+    pub fn xattrs(&self, file: &impl xattr::FileExt, path: &Path) -> Result<Vec<(OsString, Vec<u8>)>> {
         let errno = |e: &std::io::Error| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
         let failed = |e: std::io::Error| Place::Path(path).failed(Op::Read, errno(&e));
         let names = match file.list_xattr() {

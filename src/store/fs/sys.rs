@@ -5,6 +5,9 @@ use nix::errno::Errno;
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
 
+/// fcntl(2); the libc crate lacks it for some targets.
+const F_SETSIG: libc::c_int = 10;
+
 /// Shares all of `from`'s extents with `to` (ioctl_ficlone(2)).
 ///
 /// # Errors
@@ -21,6 +24,9 @@ pub fn ficlone(to: &File, from: &File) -> nix::Result<()> {
 /// # Errors
 /// EACCES when neither owner nor CAP_LEASE, EINVAL where the file system has no leases: then it cannot be told.
 pub fn open_elsewhere(file: &File) -> nix::Result<bool> {
+    // Somebody who opens the file between the two calls below would have SIGIO sent to us, which kills; SIGURG does nothing.
+    // SAFETY: the descriptor is open, and the arguments are plain integers.
+    Errno::result(unsafe { libc::fcntl(file.as_raw_fd(), F_SETSIG, libc::SIGURG) })?;
     // SAFETY: the descriptor is open, and the arguments are plain integers.
     let rc = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) };
     match Errno::result(rc) {
