@@ -4,4 +4,5 @@ pub mod config;
 pub mod event;
 pub mod ids;
 pub mod policy;
+pub mod snapshot;
 pub mod store;
