@@ -2,6 +2,7 @@
 pub mod clock;
 pub mod config;
 pub mod event;
+pub mod fork;
 pub mod ids;
 pub mod policy;
 pub mod snapshot;
