@@ -93,8 +93,8 @@ fn blank_comments_and_strings(text: &str) -> String {
             string_len(rest)
         } else if rest.starts_with("'\"'") || rest.starts_with("'{'") || rest.starts_with("'}'") || rest.starts_with("';'") {
             3
-        } else if rest.starts_with("'\\") {
-            2 + rest[2..].char_indices().skip(1).find(|(_, c)| *c == '\'').map_or(0, |(at, _)| at + 1)
+        } else if let Some(escape) = rest.strip_prefix("'\\") {
+            2 + escape.char_indices().skip(1).find(|(_, c)| *c == '\'').map_or(0, |(at, _)| at + 1)
         } else {
             out.push(c);
             rest = &rest[c.len_utf8()..];

@@ -1,0 +1,160 @@
+//! Real file systems for tests and benches: ext4, xfs and btrfs on loop devices, seen by this thread alone.
+//!
+//! Needs root, a loop device and the file system's tools; where one is missing it says so and the caller goes on.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    unsafe_code,
+    dead_code,
+    unreachable_pub,
+    reason = "support of tests and benches: each uses a part, mounts its own images and says what it skips"
+)]
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use std::fmt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A file system to test on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// No reflinks, at most 65,000 links of a file.
+    Ext4,
+    /// Reflinks.
+    Xfs,
+    /// Reflinks, at most 65,535 links of a file.
+    Btrfs,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Ext4, Self::Xfs, Self::Btrfs];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Xfs => "xfs",
+            Self::Btrfs => "btrfs",
+        }
+    }
+
+    fn mkfs(self) -> (&'static str, &'static [&'static str]) {
+        match self {
+            Self::Ext4 => ("mkfs.ext4", &["-q", "-F"]),
+            Self::Xfs => ("mkfs.xfs", &["-q", "-f", "-m", "reflink=1"]),
+            Self::Btrfs => ("mkfs.btrfs", &["-q", "-f"]),
+        }
+    }
+
+    /// The smallest image (bytes) that each `mkfs` takes.
+    pub const SMALLEST: u64 = 512 << 20;
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A mounted file system; unmounted and detached when dropped, on the thread that made it, and by the kernel when that
+/// thread and its children are gone.
+#[derive(Debug)]
+pub struct Mounted {
+    /// Where it is.
+    pub path: PathBuf,
+    // Holds the image and the mount point; removed after the unmount.
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if umount2(&self.path, MntFlags::empty()).is_err() {
+            // Somebody still has a file open there: it goes when they do.
+            let _ = umount2(&self.path, MntFlags::MNT_DETACH);
+        }
+    }
+}
+
+/// A fresh file system of `size` bytes (a sparse image, at least [`Kind::SMALLEST`]), or `None` after a line that says
+/// what is missing.
+pub fn mounted(kind: Kind, size: u64) -> Option<Mounted> {
+    match try_mounted(kind, size) {
+        Ok(mounted) => Some(mounted),
+        Err(why) => {
+            eprintln!("skipped: {kind}: {why}");
+            None
+        }
+    }
+}
+
+/// As [`mounted`], with the reason why not.
+pub fn try_mounted(kind: Kind, size: u64) -> Result<Mounted, String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err("not root, so no loop devices and no mounts".to_owned());
+    }
+    let (mkfs, options) = kind.mkfs();
+    let (mkfs, losetup) = (tool(mkfs)?, tool("losetup")?);
+    private_namespace()?;
+    let dir = tempfile::Builder::new().prefix("snapkeep-mount-").tempdir().map_err(|e| format!("no temporary directory: {e}"))?;
+    let (image, path) = (dir.path().join("image"), dir.path().join("mnt"));
+    let made = File::create_new(&image).and_then(|file| file.set_len(size)).and_then(|()| std::fs::create_dir(&path));
+    made.map_err(|e| format!("cannot make an image: {e}"))?;
+    run(Command::new(&mkfs).args(options).arg(&image))?;
+    let device = run(Command::new(&losetup).args(["-f", "--show"]).arg(&image))?;
+    let done = mount(Some(device.as_str()), &path, Some(kind.name()), MsFlags::empty(), None::<&str>);
+    // Detaching a device in use takes effect with its unmount, also if this process is killed.
+    let detached = run(Command::new(&losetup).args(["-d", &device]));
+    done.map_err(|e| format!("cannot mount {device}: {e}"))?;
+    let mounted = Mounted { path, _dir: dir };
+    detached.map(|_| mounted)
+}
+
+/// Gives this thread (and those and the processes it starts from now on) mounts of its own.
+pub fn private_namespace() -> Result<(), String> {
+    thread_local!(static DONE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) });
+    if DONE.get() {
+        return Ok(());
+    }
+    // SAFETY: takes no pointers, and changes only what this thread sees.
+    let rc = unsafe { libc::unshare(libc::CLONE_NEWNS) };
+    nix::errno::Errno::result(rc).map_err(|e| format!("no private mounts: unshare: {e}"))?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+        .map_err(|e| format!("no private mounts: {e}"))?;
+    DONE.set(true);
+    Ok(())
+}
+
+/// A program's place; those for administrators are not on everybody's path.
+pub fn tool(name: &str) -> Result<PathBuf, String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let more = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    let found = std::env::split_paths(&path).chain(more).map(|dir| dir.join(name)).find(|file| Path::is_file(file));
+    found.ok_or_else(|| format!("{name} is missing"))
+}
+
+fn run(command: &mut Command) -> Result<String, String> {
+    let out = command.stdin(std::process::Stdio::null()).output().map_err(|e| format!("{command:?}: {e}"))?;
+    if out.status.success() {
+        Ok(String::from_utf8_lossy(&out.stdout).trim().to_owned())
+    } else {
+        Err(format!("{command:?}: {}", String::from_utf8_lossy(&out.stderr).trim()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_mounted_file_system_is_gone_after_its_drop() {
+        for kind in super::Kind::ALL {
+            let Some(mounted) = super::mounted(kind, super::Kind::SMALLEST) else { continue };
+            let path = mounted.path.clone();
+            std::fs::write(path.join("file"), "x").unwrap();
+            let lines = || std::fs::read_to_string("/proc/thread-self/mounts").unwrap();
+            assert!(lines().contains(path.to_str().unwrap()), "{kind}");
+            drop(mounted);
+            assert!(!lines().contains(path.to_str().unwrap()), "{kind}");
+            assert!(!path.exists(), "{kind}");
+        }
+    }
+}
