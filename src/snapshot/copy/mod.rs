@@ -17,8 +17,8 @@ mod one;
 mod roles;
 mod sync;
 
-pub(crate) use data::stretches;
 pub use data::{Cloner, DataError, Method};
+pub(crate) use data::{cannot_share, stretches};
 pub use flow::{Flow, NoProgress, Progress};
 pub use sync::sync_tree;
 
