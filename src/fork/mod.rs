@@ -1,5 +1,255 @@
-//! Forks: new instances made from snapshots.
+//! Forks: new instances made from snapshots, through a durable queue.
 //!
-//! A fork shares nothing writable with its source or its siblings, and keeps no way to its source's disk.
+//! A fork shares nothing writable with its source or its siblings, and keeps no way to its source's disk. The steps are
+//! the protocols accept (`accept.rs`), build (`burst.rs`), fail (`burst.rs`), start and release (`reconcile.rs`).
 
+mod accept;
+mod build;
+mod burst;
+mod group;
+pub mod queue;
+mod recipe;
+pub mod reconcile;
+mod remove;
 pub mod rewrite;
+
+pub use remove::RemovedFork;
+
+use crate::config::ForkConfig;
+use crate::event::Event;
+use crate::ids::{ForkId, ForkName, InstanceId, SnapshotId};
+use crate::store::fs::FsError;
+use crate::store::instances::ScanCache;
+use crate::store::journal::{Journal, JournalError};
+use crate::store::root::RootError;
+use crate::store::{Store, StoreError};
+use queue::{Ask, Denied, Queue, Record, Request};
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+
+/// What can go wrong with forks.
+#[derive(Debug, thiserror::Error)]
+pub enum ForkError {
+    /// The queue says no.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// The snapshot is not there.
+    #[error("there is no snapshot {0}")]
+    NoSnapshot(SnapshotId),
+    /// The snapshot must not be forked.
+    #[error("snapshot {0} cannot be forked: {1}")]
+    NotForkable(SnapshotId, String),
+    /// The instances root is not proven.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// The journal takes no records.
+    #[error("the fork queue is closed: {0}")]
+    Journal(String),
+    /// A system call failed.
+    #[error(transparent)]
+    Io(#[from] FsError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file of the fork would lead to its source.
+    #[error("{} names the source's directory ({why}); see `source_paths` in [fork]", path.display())]
+    NamesSource {
+        /// The file, below the instance.
+        path: PathBuf,
+        /// What in it.
+        why: String,
+    },
+    /// The snapshot's memory file is not the one that was written.
+    #[error("{} in the snapshot has changed since it was taken: {why}", path.display())]
+    MemoryChanged {
+        /// The file.
+        path: PathBuf,
+        /// What about it.
+        why: String,
+    },
+    /// Copying failed.
+    #[error(transparent)]
+    Copy(#[from] crate::snapshot::materialize::MaterializeError),
+    /// Not a fork, or not there.
+    #[error("there is no fork {0}")]
+    NoFork(InstanceId),
+    /// It runs, or that cannot be told.
+    #[error("{name} is in use: {why}")]
+    InUse {
+        /// The instance.
+        name: InstanceId,
+        /// How it is known.
+        why: String,
+    },
+    /// The answer never came: the thread that was to give it is gone.
+    #[error("the request was not answered")]
+    Unanswered,
+}
+
+impl From<JournalError> for ForkError {
+    fn from(e: JournalError) -> Self {
+        Self::Journal(e.to_string())
+    }
+}
+
+/// The forks of a store: its queue, and the refs that follow from the instances root.
+#[derive(Debug)]
+pub struct Forks {
+    store: Arc<Store>,
+    config: RwLock<ForkConfig>,
+    threads: usize,
+    state: Mutex<State>,
+    /// Somebody waits for requests to become ready, or to end.
+    changed: Condvar,
+    asks: group::GroupCommit<Ask, Result<Request, ForkError>>,
+    recipes: Mutex<HashMap<SnapshotId, Arc<recipe::Recipe>>>,
+    scans: Mutex<ScanCache>,
+    noted: Mutex<BTreeSet<(SnapshotId, String)>>,
+    root_was_lost: std::sync::atomic::AtomicBool,
+}
+
+/// Queue and journal, under one lock: the last in the order of locks.
+#[derive(Debug)]
+struct State {
+    queue: Queue,
+    journal: Result<Journal<Record>, String>,
+}
+
+impl State {
+    fn journal(&mut self) -> Result<&mut Journal<Record>, ForkError> {
+        match &mut self.journal {
+            Ok(journal) => {
+                journal.usable()?;
+                Ok(journal)
+            }
+            Err(why) => Err(ForkError::Journal(why.clone())),
+        }
+    }
+
+    /// Writes records down and, once they are durable, applies them.
+    fn commit(&mut self, records: Vec<Record>) -> Result<(), ForkError> {
+        self.journal()?.append(&records)?;
+        for record in records {
+            self.queue.apply(record);
+        }
+        Ok(())
+    }
+}
+
+impl Forks {
+    /// Opens the queue of a store whose lock is held. A damaged journal is kept and reported: then no fork is accepted
+    /// and no ref dropped, and everything else works. Returns the bytes of a torn tail that were cut.
+    #[must_use]
+    pub fn open(store: Arc<Store>, config: ForkConfig, threads: usize) -> (Self, u64) {
+        let path = store.layout.journal();
+        let (state, torn) = match Journal::open(&store.fs, &path) {
+            Ok((journal, replay)) => (State { queue: Queue::replay(replay.records), journal: Ok(journal) }, replay.torn_bytes),
+            Err(e) => {
+                let why = e.to_string();
+                store.events.emit(Event::QueueDamaged { path: path.display().to_string(), why: why.clone() });
+                (State { queue: Queue::default(), journal: Err(why) }, 0)
+            }
+        };
+        let forks = Self {
+            store,
+            config: RwLock::new(config),
+            threads: threads.max(1),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            asks: group::GroupCommit::default(),
+            recipes: Mutex::default(),
+            scans: Mutex::default(),
+            noted: Mutex::default(),
+            root_was_lost: std::sync::atomic::AtomicBool::new(false),
+        };
+        (forks, torn)
+    }
+
+    /// The queue as it is on the disk, for looking while somebody else has the lock.
+    ///
+    /// # Errors
+    /// [`ForkError::Journal`] if the journal is damaged.
+    pub fn peek(store: &Store) -> Result<Queue, ForkError> {
+        Ok(Queue::replay(Journal::peek(&store.fs, &store.layout.journal())?))
+    }
+
+    /// Takes a new configuration for forks that begin from now on.
+    pub fn configure(&self, config: ForkConfig) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+        self.recipes.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn config(&self) -> ForkConfig {
+        *self.config.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All requests that are unfinished or remembered.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Request> {
+        self.state().queue.list()
+    }
+
+    /// One request.
+    #[must_use]
+    pub fn request(&self, id: &ForkId) -> Option<Request> {
+        self.state().queue.get(id).cloned()
+    }
+
+    /// How many requests are unfinished.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.state().queue.pending()
+    }
+
+    /// Why the queue is closed, if it is.
+    #[must_use]
+    pub fn closed(&self) -> Option<String> {
+        self.state().journal().err().map(|e| e.to_string())
+    }
+
+    /// Forks of a snapshot that wait or are being made.
+    #[must_use]
+    pub fn waiting_for(&self, snapshot: &SnapshotId) -> Vec<(ForkId, ForkName)> {
+        self.state().queue.waiting_for(snapshot)
+    }
+
+    /// Cancels a request that still waits: journal, then the ref.
+    ///
+    /// # Errors
+    /// [`ForkError::Denied`] if it is too late.
+    pub fn cancel(&self, id: &ForkId) -> Result<Request, ForkError> {
+        let snapshot = self.request(id).map(|r| r.snapshot_id).ok_or_else(|| Denied::Unknown(id.clone()))?;
+        let guard = self.store.lock_snapshot(&snapshot);
+        let request = {
+            let mut state = self.state();
+            let record = state.queue.cancel(id, self.store.clock.now())?;
+            state.commit(vec![record])?;
+            state.queue.get(id).cloned()
+        };
+        self.store.undo_refs(&guard, std::iter::once(id));
+        self.changed.notify_all();
+        request.ok_or_else(|| Denied::Unknown(id.clone()).into())
+    }
+
+    /// Puts a journal of what is still known in the place of one that has grown (over 1 MiB and four times what is needed).
+    ///
+    /// # Errors
+    /// [`ForkError::Journal`]; the old one goes on.
+    pub fn compact(&self) -> Result<(), ForkError> {
+        let now = self.store.clock.now();
+        let mut state = self.state();
+        state.queue.forget(now);
+        let needed = 400 * (state.queue.list().len() as u64 + 1);
+        let grown = state.journal()?.bytes() > (1 << 20).max(4 * needed);
+        if grown && state.queue.pending() == 0 {
+            let records = state.queue.records();
+            state.journal()?.compact(&records)?;
+        }
+        Ok(())
+    }
+}

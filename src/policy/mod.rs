@@ -1,5 +1,9 @@
 //! Deciding, pure: which slot is due, which snapshots to keep. Data and `now` in, a value out; no disk, no clock, no threads.
 
+mod plan;
+
+pub use plan::{Plan, PlanEntry, Reason, Verdict};
+
 use crate::ids::{HoldName, InstanceId, PolicyName, SnapshotId};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,7 @@
-//! Snapshots on their way in (`copy`, `digest`) and out (`materialize`): trees of files, no store layout, no decisions.
+//! Snapshots on their way in (`take`, with `copy` and `digest`) and out (`materialize`, `restore`).
 
 pub mod copy;
 pub mod digest;
 pub mod materialize;
+pub mod restore;
+pub mod take;

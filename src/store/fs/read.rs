@@ -120,6 +120,11 @@ impl Fs {
         }
     }
 
+    /// The path as the kernel resolves it, symbolic links followed (realpath(3)).
+    pub fn canonical(&self, path: &Path) -> Result<std::path::PathBuf> {
+        std::fs::canonicalize(path).map_err(|e| Place::Path(path).failed(Op::Stat, e.raw_os_error().map_or(Errno::EIO, Errno::from_raw)))
+    }
+
     /// Opens a file for reading; never a symbolic link, never blocks on a FIFO.
     pub fn open_file<'a>(&self, at: impl Into<Place<'a>>) -> Result<File> {
         let at = at.into();

@@ -1,0 +1,198 @@
+//! The protocol *accept*: 1 lock and check, 2 make the refs durable, 3 journal, 4 unlock and answer. Many requests
+//! share the syncs of 2 and 3.
+
+use super::queue::{Admission, Ask, Naming, Record, Request, RequestState};
+use super::{ForkError, Forks};
+use crate::event::Event;
+use crate::ids::{ForkId, ForkName, SnapshotId};
+use crate::policy::SnapshotState;
+use crate::store::SnapshotGuard;
+use crate::store::fs::FsError;
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+type Answer = Result<Request, ForkError>;
+
+impl Forks {
+    /// Accepts requests; each that is answered with a request is durable, as is its ref. One that was asked before
+    /// (same key) is answered as before.
+    #[must_use]
+    pub fn accept(&self, asks: Vec<Ask>) -> Vec<Answer> {
+        let answers = self.asks.submit(asks, |batch| self.accept_batch(batch));
+        self.changed.notify_all();
+        answers.into_iter().map(|a| a.unwrap_or(Err(ForkError::Unanswered))).collect()
+    }
+
+    fn accept_batch(&self, asks: Vec<Ask>) -> Vec<Answer> {
+        if let Err(e) = self.store.prove_root() {
+            let why = e.to_string();
+            return asks.iter().map(|ask| Err(ForkError::NotForkable(ask.snapshot.clone(), why.clone()))).collect();
+        }
+        let mut ids: Vec<&SnapshotId> = asks.iter().map(|ask| &ask.snapshot).collect();
+        ids.sort();
+        ids.dedup();
+        let guards: BTreeMap<SnapshotId, SnapshotGuard> = ids.into_iter().map(|id| (id.clone(), self.store.lock_snapshot(id))).collect();
+        let mut answers = self.admit(&asks);
+        self.make_refs(&guards, &mut answers);
+        self.journal_accepted(&mut answers);
+        drop(guards);
+        for request in answers.iter().filter_map(Admitted::new_request) {
+            self.store.events.emit(Event::ForkQueued {
+                fork: request.id.clone(),
+                name: request.name.to_string(),
+                snapshot: request.snapshot_id.clone(),
+                key: request.key.clone(),
+            });
+        }
+        answers.into_iter().map(Admitted::answer).collect()
+    }
+
+    /// Step 1: checks each ask and reserves its name and key.
+    fn admit(&self, asks: &[Ask]) -> Vec<Admitted> {
+        let mut names = Namer::default();
+        let max_pending = self.config().max_pending;
+        asks.iter()
+            .map(|ask| match self.admit_one(ask, &mut names, max_pending) {
+                Ok(admitted) => admitted,
+                Err(e) => Admitted::No(e),
+            })
+            .collect()
+    }
+
+    fn admit_one(&self, ask: &Ask, names: &mut Namer, max_pending: usize) -> Result<Admitted, ForkError> {
+        let mut state = self.state();
+        state.journal()?;
+        // A key that is known answers for itself, also when its snapshot is gone by now.
+        let known = ask.key.as_deref().and_then(|key| state.queue.by_key(key)).map(|r| r.name.clone());
+        let name = match (&ask.naming, known) {
+            (Naming::Named(name), _) => name.clone(),
+            (Naming::Prefixed(_), Some(name)) => name,
+            (Naming::Prefixed(prefix), None) => names.next(self, &state.queue, prefix)?,
+        };
+        let exists = self.store.fs.stat_if_there(&self.store.layout.instance(&name.clone().into()))?.is_some();
+        match state.queue.admit(ask, &name, exists, max_pending)? {
+            Admission::Known(request) => Ok(Admitted::Before(request)),
+            Admission::New => {
+                self.check_forkable(&ask.snapshot)?;
+                let request = Request {
+                    id: ForkId::generate(),
+                    key: ask.key.clone(),
+                    snapshot_id: ask.snapshot.clone(),
+                    name,
+                    state: RequestState::Queued,
+                    attempts: 0,
+                    error: None,
+                    memory: None,
+                    disk: None,
+                    queued_at: self.store.clock.now(),
+                    started_at: None,
+                    finished_at: None,
+                    retry_at: None,
+                };
+                state.queue.reserve(request.clone());
+                Ok(Admitted::New(Box::new(request)))
+            }
+        }
+    }
+
+    /// The snapshot is there, ready, not quarantined, not expiring.
+    fn check_forkable(&self, id: &SnapshotId) -> Result<(), ForkError> {
+        let known = self.store.known(id).map_err(|_| ForkError::NoSnapshot(id.clone()))?;
+        match known.state() {
+            SnapshotState::Ready => Ok(()),
+            SnapshotState::Expiring => Err(ForkError::NotForkable(id.clone(), "it is marked to go with its last fork".to_owned())),
+            SnapshotState::Quarantined => {
+                let why = known.quarantined.unwrap_or_else(|| "its manifest cannot be read".to_owned());
+                Err(ForkError::NotForkable(id.clone(), format!("it is quarantined: {why}")))
+            }
+        }
+    }
+
+    /// Step 2: the refs of each snapshot, with one sync.
+    fn make_refs(&self, guards: &BTreeMap<SnapshotId, SnapshotGuard>, answers: &mut [Admitted]) {
+        for (id, guard) in guards {
+            let place = |r: &Request| (r.id.clone(), self.store.layout.instance(&r.name.clone().into()));
+            let refs: Vec<_> = answers.iter().filter_map(Admitted::new_request).filter(|r| r.snapshot_id == *id).map(place).collect();
+            if refs.is_empty() {
+                continue;
+            }
+            if let Err(e) = self.store.add_refs(guard, &refs) {
+                self.store.undo_refs(guard, refs.iter().map(|(fork, _)| fork));
+                let mut state = self.state();
+                refs.iter().for_each(|(fork, _)| state.queue.give_up(fork));
+                refuse(answers, |r| r.snapshot_id == *id, &e.to_string());
+            }
+        }
+    }
+
+    /// Step 3: one frame for all. If it fails it is not known whether a restart will find it: refs and names stay taken.
+    fn journal_accepted(&self, answers: &mut [Admitted]) {
+        let accepted = |r: &Request| Record::Accepted { request: Box::new(r.clone()) };
+        let records: Vec<Record> = answers.iter().filter_map(Admitted::new_request).map(accepted).collect();
+        if records.is_empty() {
+            return;
+        }
+        if let Err(e) = self.state().commit(records) {
+            refuse(answers, |_| true, &e.to_string());
+        }
+    }
+}
+
+/// Where an ask stands between the steps.
+enum Admitted {
+    New(Box<Request>),
+    Before(Box<Request>),
+    No(ForkError),
+}
+
+impl Admitted {
+    fn new_request(&self) -> Option<&Request> {
+        match self {
+            Self::New(request) => Some(request),
+            _ => None,
+        }
+    }
+
+    fn answer(self) -> Answer {
+        match self {
+            Self::New(request) | Self::Before(request) => Ok(*request),
+            Self::No(e) => Err(e),
+        }
+    }
+}
+
+fn refuse(answers: &mut [Admitted], which: impl Fn(&Request) -> bool, why: &str) {
+    for answer in answers {
+        if answer.new_request().is_some_and(&which) {
+            *answer = Admitted::No(ForkError::Journal(why.to_owned()));
+        }
+    }
+}
+
+/// Finds free names for prefixes; lists the root once a batch.
+#[derive(Default)]
+struct Namer {
+    highest: HashMap<String, u64>,
+    in_root: Option<HashSet<String>>,
+}
+
+impl Namer {
+    fn next(&mut self, forks: &Forks, queue: &super::queue::Queue, prefix: &str) -> Result<ForkName, ForkError> {
+        if self.in_root.is_none() {
+            self.in_root = Some(names_in_root(forks)?);
+        }
+        let in_root = self.in_root.get_or_insert_default();
+        let highest = self.highest.entry(prefix.to_owned()).or_insert_with(|| {
+            let number = |name: &str| name.strip_prefix(prefix)?.strip_prefix('-')?.parse::<u64>().ok();
+            let taken = queue.taken_names().map(ForkName::as_str).chain(in_root.iter().map(String::as_str));
+            taken.filter_map(number).max().unwrap_or(0)
+        });
+        *highest += 1;
+        let text = format!("{prefix}-{highest}");
+        ForkName::parse(&text).map_err(|e| ForkError::Store(e.into()))
+    }
+}
+
+fn names_in_root(forks: &Forks) -> Result<HashSet<String>, FsError> {
+    let entries = forks.store.fs.list(forks.store.layout.instances())?;
+    Ok(entries.into_iter().filter_map(|e| e.name.into_string().ok()).collect())
+}

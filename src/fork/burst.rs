@@ -1,0 +1,283 @@
+//! The protocols *build* and *fail*: a burst does each step for all before the next. Build in staging; one sync; journal
+//! `publishing`; rename all, sync the parent; journal `done`. Nothing is visible before it is durable.
+
+use super::build::{self, Built};
+use super::queue::{Record, Request};
+use super::{ForkError, Forks};
+use crate::event::Event;
+use crate::ids::ForkId;
+use crate::store::RootProof;
+use std::collections::HashMap;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// No burst is larger: what comes meanwhile makes the next one.
+const MOST: usize = 1000;
+/// Up to so many forks are synced file by file; more share one syncfs, which also flushes everybody else's dirty pages.
+const FILE_BY_FILE: usize = 4;
+
+/// How a burst ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BurstReport {
+    /// Forks that are instances now.
+    pub done: usize,
+    /// Attempts that failed, for now or for good.
+    pub failed: usize,
+}
+
+/// What became of one request in a burst.
+type Outcome = (Request, Result<Built, ForkError>);
+
+impl Forks {
+    /// Makes the forks that are ready, [`MOST`] at a time; returns when nothing is ready now or `stop` is set.
+    ///
+    /// # Errors
+    /// [`ForkError::Journal`] if records cannot be written: then a restart finds out what is done.
+    pub fn run_ready(&self, stop: &AtomicBool) -> Result<BurstReport, ForkError> {
+        let mut total = BurstReport::default();
+        while !stop.load(Ordering::SeqCst) {
+            let report = self.run_burst(stop)?;
+            if report == BurstReport::default() {
+                break;
+            }
+            total.done += report.done;
+            total.failed += report.failed;
+        }
+        Ok(total)
+    }
+
+    /// Waits until a request may be ready, `most` at the longest.
+    pub fn wait_for_work(&self, most: Duration) {
+        let state = self.state();
+        let now = self.store.clock.now();
+        if state.queue.ready(now, 1).is_empty() {
+            let until_retry = state.queue.next_retry().and_then(|at| (at - now).to_std().ok()).unwrap_or(most);
+            drop(self.changed.wait_timeout(state, most.min(until_retry)));
+        }
+    }
+
+    /// Waits until a request changes, `most` at the longest.
+    pub fn wait_for_change(&self, most: Duration) {
+        drop(self.changed.wait_timeout(self.state(), most));
+    }
+
+    /// Wakes everybody who waits, for example at the stop.
+    pub fn wake(&self) {
+        self.changed.notify_all();
+    }
+
+    fn run_burst(&self, stop: &AtomicBool) -> Result<BurstReport, ForkError> {
+        let requests = self.begin_ready();
+        if requests.is_empty() {
+            return Ok(BurstReport::default());
+        }
+        let proof = match self.store.prove_root() {
+            Ok(proof) => proof,
+            Err(e) => {
+                self.report_root(Some(&e.to_string()));
+                let failed = requests.into_iter().map(|r| (r, ForkError::Journal(e.to_string()))).collect();
+                return self.fail(failed, None);
+            }
+        };
+        let outcomes = self.build_all(requests, stop);
+        let (mut built, mut failed) = split(outcomes);
+        if let Err(e) = self.sync(&built) {
+            let why = e.to_string();
+            failed.extend(built.drain(..).map(|(r, _)| (r, ForkError::Journal(why.clone()))));
+        }
+        let done = self.publish(built, &mut failed, &proof)?;
+        let report = self.fail(failed, Some(&proof))?;
+        Ok(BurstReport { done, ..report })
+    }
+
+    fn begin_ready(&self) -> Vec<Request> {
+        let mut state = self.state();
+        // With the journal closed nothing could be published.
+        if state.journal().is_err() {
+            return Vec::new();
+        }
+        let now = self.store.clock.now();
+        let ready = state.queue.ready(now, MOST);
+        ready.iter().filter_map(|id| state.queue.begin(id, now)).collect()
+    }
+
+    /// Step 1, on all threads: whoever is free takes the next request.
+    fn build_all(&self, requests: Vec<Request>, stop: &AtomicBool) -> Vec<Outcome> {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut mine = Vec::new();
+            while let Some(request) = requests.get(next.fetch_add(1, Ordering::SeqCst)) {
+                let built =
+                    self.recipe(&request.snapshot_id).and_then(|recipe| build::build(&self.store, &recipe, self.config(), request, stop));
+                mine.push((request.clone(), built));
+            }
+            mine
+        };
+        let threads = self.threads.min(requests.len());
+        if threads <= 1 {
+            return work();
+        }
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let mut all = work();
+            for other in others {
+                all.extend(other.join().unwrap_or_default());
+            }
+            all
+        })
+    }
+
+    /// Step 2.
+    fn sync(&self, built: &[(Request, Built)]) -> Result<(), ForkError> {
+        if built.len() <= FILE_BY_FILE {
+            return built
+                .iter()
+                .try_for_each(|(request, built)| build::sync(&self.store.fs, &self.store.layout.staged_fork(&request.id), built));
+        }
+        let staging = self.store.fs.open_dir(&self.store.layout.fork_staging())?;
+        Ok(self.store.fs.syncfs(&staging)?)
+    }
+
+    /// Steps 3 to 6. Those whose name was taken meanwhile are added to `failed`.
+    fn publish(&self, built: Vec<(Request, Built)>, failed: &mut Vec<(Request, ForkError)>, proof: &RootProof) -> Result<usize, ForkError> {
+        if built.is_empty() {
+            return Ok(0);
+        }
+        let publishing = |(r, b): &(Request, Built)| Record::Publishing { id: r.id.clone(), memory: b.memory_text(), disk: b.disk_text() };
+        self.state().commit(built.iter().map(publishing).collect())?;
+        let mut visible = Vec::new();
+        for (request, built) in built {
+            let target = self.store.layout.instance(&request.name.clone().into());
+            match self.store.fs.rename_new(&self.store.layout.staged_fork(&request.id), &target) {
+                Ok(()) => visible.push((request, built)),
+                Err(e) if e.is_taken() => failed.push((request.clone(), super::queue::Denied::NameTaken(request.name).into())),
+                // Neither done nor failed: it stays `publishing`, and a restart goes on from here.
+                Err(e) => return Err(e.into()),
+            }
+        }
+        self.store.fs.fsync_dir(self.store.layout.instances())?;
+        let now = self.store.clock.now();
+        self.conclude(visible.iter().map(|(r, _)| Record::Done { id: r.id.clone(), at: now }).collect(), proof)?;
+        for (request, built) in &visible {
+            self.store.events.emit(Event::ForkCreated {
+                fork: request.id.clone(),
+                name: request.name.to_string(),
+                snapshot: request.snapshot_id.clone(),
+                memory: built.memory_text(),
+                disk: built.disk_text(),
+                fell_back: built.fell_back.clone(),
+                waited_ms: u64::try_from((now - request.queued_at).num_milliseconds()).unwrap_or(0),
+            });
+        }
+        Ok(visible.len())
+    }
+
+    /// The protocol *fail*: the staging goes, then the journal says so, then the ref is dropped. An attempt that will
+    /// be made again keeps its ref.
+    fn fail(&self, failed: Vec<(Request, ForkError)>, proof: Option<&RootProof>) -> Result<BurstReport, ForkError> {
+        if failed.is_empty() {
+            return Ok(BurstReport::default());
+        }
+        let now = self.store.clock.now();
+        let mut records = Vec::new();
+        for (request, error) in &failed {
+            self.quarantine_if_changed(request, error);
+            // With the root away there is nothing to remove, or it cannot be reached: the start removes it.
+            let cleared = proof.is_none() || self.store.fs.remove_tree(&self.store.layout.staged_fork(&request.id)).is_ok();
+            let can_pass = can_pass(error) || !cleared;
+            records.push(self.state().queue.after_failure(&request.id, &error.to_string(), can_pass, now));
+        }
+        let report = BurstReport { done: 0, failed: failed.len() };
+        for ((request, error), record) in failed.iter().zip(&records) {
+            let retry_at = match record {
+                Record::Attempt { retry_at, .. } => Some(*retry_at),
+                _ => None,
+            };
+            self.store.events.emit(Event::ForkFailed {
+                fork: request.id.clone(),
+                name: request.name.to_string(),
+                snapshot: request.snapshot_id.clone(),
+                attempt: request.attempts + 1,
+                error: error.to_string(),
+                retry_at,
+            });
+        }
+        match proof {
+            Some(proof) => self.conclude(records, proof)?,
+            None => self.state().commit(records)?,
+        }
+        Ok(report)
+    }
+
+    /// Writes ends down, and drops the refs of those that failed for good.
+    pub(super) fn conclude(&self, records: Vec<Record>, proof: &RootProof) -> Result<(), ForkError> {
+        let failed: Vec<ForkId> = records
+            .iter()
+            .filter_map(|r| match r {
+                Record::Failed { id, .. } => Some(id.clone()),
+                _ => None,
+            })
+            .collect();
+        self.state().commit(records)?;
+        for request in failed.iter().filter_map(|id| self.request(id)) {
+            let guard = self.store.lock_snapshot(&request.snapshot_id);
+            self.store.drop_ref(&guard, proof, &request.id)?;
+        }
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// A memory file that is not the one that was written must not be linked again.
+    fn quarantine_if_changed(&self, request: &Request, error: &ForkError) {
+        if let ForkError::MemoryChanged { .. } = error {
+            let why = error.to_string();
+            let guard = self.store.lock_snapshot(&request.snapshot_id);
+            if self.store.known(&request.snapshot_id).is_ok_and(|known| known.quarantined.is_none()) {
+                self.store.events.emit(Event::SnapshotQuarantined { snapshot: request.snapshot_id.to_string(), why: why.clone() });
+                if let Err(e) = self.store.mark_quarantined(&guard, &why) {
+                    self.store.events.emit(Event::RecordUnreadable {
+                        path: self.store.layout.marks_of(&request.snapshot_id).display().to_string(),
+                        why: e.to_string(),
+                        blocks: Vec::new(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Forgets how to fork a snapshot that is gone.
+    pub fn forget_recipe(&self, id: &crate::ids::SnapshotId) {
+        self.recipes.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    fn recipe(&self, id: &crate::ids::SnapshotId) -> Result<std::sync::Arc<super::recipe::Recipe>, ForkError> {
+        // Loaded under the lock: a burst's threads want the same one, and one of them reads it for all.
+        let mut recipes: std::sync::MutexGuard<'_, HashMap<_, _>> = self.recipes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(recipe) = recipes.get(id) {
+            return Ok(std::sync::Arc::clone(recipe));
+        }
+        if recipes.len() >= super::recipe::CACHED {
+            recipes.clear();
+        }
+        let recipe = std::sync::Arc::new(super::recipe::Recipe::load(&self.store, id, self.config())?);
+        recipes.insert(id.clone(), std::sync::Arc::clone(&recipe));
+        Ok(recipe)
+    }
+}
+
+fn split(outcomes: Vec<Outcome>) -> (Vec<(Request, Built)>, Vec<(Request, ForkError)>) {
+    let (mut built, mut failed) = (Vec::new(), Vec::new());
+    for (request, outcome) in outcomes {
+        match outcome {
+            Ok(fork) => built.push((request, fork)),
+            Err(e) => failed.push((request, e)),
+        }
+    }
+    (built, failed)
+}
+
+/// Whether another attempt may succeed: not if the answer lies in the snapshot or in the name.
+fn can_pass(error: &ForkError) -> bool {
+    !matches!(error, ForkError::NamesSource { .. } | ForkError::MemoryChanged { .. } | ForkError::NoSnapshot(_) | ForkError::Denied(_))
+}

@@ -1,0 +1,112 @@
+//! What every fork of one snapshot has in common, found out once: the tree, and what of its files names the source.
+
+use super::ForkError;
+use super::rewrite::{self, FilePlan, SourceNames};
+use crate::config::{ForkConfig, SourcePaths};
+use crate::ids::SnapshotId;
+use crate::store::fs::Fs;
+use crate::store::layout::{Layout, OURS};
+use crate::store::manifest::{Entry, FileNode, Manifest, Node};
+use crate::store::{Store, StoreError};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// So many recipes are kept; a store rarely forks more snapshots at a time.
+pub(super) const CACHED: usize = 32;
+
+/// How to make forks of one snapshot.
+#[derive(Debug)]
+pub(super) struct Recipe {
+    /// The snapshot's files.
+    pub(super) data: PathBuf,
+    /// The tree, without our own directory, which each fork gets new.
+    pub(super) entries: Vec<Entry>,
+    /// Files that read otherwise in a fork: what to change, and the snapshot's bytes.
+    pub(super) changes: HashMap<PathBuf, (FilePlan, Vec<u8>)>,
+    /// The source, by all its names.
+    pub(super) names: SourceNames,
+    /// Whether links into the source's tree are pointed into the fork.
+    pub(super) repoint: bool,
+}
+
+impl Recipe {
+    /// Reads a snapshot's manifest and small files.
+    pub(super) fn load(store: &Store, id: &SnapshotId, config: ForkConfig) -> Result<Self, ForkError> {
+        let manifest = store.manifest(id).map_err(|e| match e {
+            StoreError::NoSnapshot { .. } => ForkError::NoSnapshot(id.clone()),
+            other => ForkError::NotForkable(id.clone(), other.to_string()),
+        })?;
+        let data = Layout::data_in(&store.layout.snapshot(id));
+        let names = source_names(store, &manifest);
+        let entries: Vec<Entry> = manifest.entries.into_iter().filter(|e| e.path.as_path() != Path::new(OURS)).collect();
+        let mut recipe = Self { data, entries, changes: HashMap::new(), names, repoint: config.source_paths != SourcePaths::Allow };
+        match config.source_paths {
+            SourcePaths::Allow => {}
+            SourcePaths::Rewrite => recipe.changes = recipe.look_at_files(&store.fs)?,
+            SourcePaths::Refuse => {
+                if let Some(path) = recipe.look_at_files(&store.fs)?.into_keys().min() {
+                    return Err(ForkError::NamesSource { path, why: "source_paths = \"refuse\"".to_owned() });
+                }
+                recipe.refuse_links()?;
+            }
+        }
+        Ok(recipe)
+    }
+
+    /// Plans for all files that name the source; an error for the first that names it where nothing can be rewritten.
+    fn look_at_files(&self, fs: &Fs) -> Result<HashMap<PathBuf, (FilePlan, Vec<u8>)>, ForkError> {
+        let mut changes = HashMap::new();
+        for entry in &self.entries {
+            let Node::File(file) = &entry.node else { continue };
+            if file.memory {
+                continue;
+            }
+            let path = entry.path.as_path();
+            match self.look_at(fs, path, file)? {
+                (FilePlan::Verbatim, _) => {}
+                (FilePlan::Names { offset }, _) => {
+                    return Err(ForkError::NamesSource { path: path.to_owned(), why: format!("at byte {offset}") });
+                }
+                (plan, bytes) => drop(changes.insert(path.to_owned(), (plan, bytes))),
+            }
+        }
+        Ok(changes)
+    }
+
+    fn look_at(&self, fs: &Fs, path: &Path, file: &FileNode) -> Result<(FilePlan, Vec<u8>), ForkError> {
+        let stored = self.data.join(path);
+        if file.size <= rewrite::SMALL_FILE {
+            let bytes = fs.read_small(&stored, rewrite::SMALL_FILE)?;
+            return Ok((rewrite::plan_small_file(path, &bytes, &self.names), bytes));
+        }
+        let mut header = vec![0; rewrite::HEADER];
+        let read = fs.read_at(&fs.open_file(&stored)?, &stored, &mut header, 0)?;
+        header.truncate(read);
+        Ok((rewrite::plan_header(path, &header, &self.names), Vec::new()))
+    }
+
+    fn refuse_links(&self) -> Result<(), ForkError> {
+        // Any place that is not the source's own shows whether a link leads there.
+        let elsewhere = Path::new("/.fork");
+        for entry in &self.entries {
+            if let Node::Symlink(target) = &entry.node
+                && rewrite::repoint_symlink(entry.path.as_path(), target.as_os_str(), &self.names, elsewhere).is_some()
+            {
+                let why = "source_paths = \"refuse\"".to_owned();
+                return Err(ForkError::NamesSource { path: entry.path.as_path().to_owned(), why });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The source as it was known when the snapshot was taken, as it would be known now, and as the kernel resolves it.
+fn source_names(store: &Store, manifest: &Manifest) -> SourceNames {
+    let now = store.layout.instance(&manifest.instance);
+    let resolved = store.fs.canonical(store.layout.instances()).map(|root| root.join(&manifest.instance));
+    let mut dirs = vec![manifest.source_dir.as_path(), now.as_path()];
+    if let Ok(resolved) = &resolved {
+        dirs.push(resolved);
+    }
+    SourceNames::new(&manifest.instance, dirs)
+}

@@ -1,0 +1,346 @@
+//! The protocols *start* and *release*: what the instances root shows decides which refs there are. The decision is
+//! pure; carrying it out takes each snapshot's lock.
+
+use super::queue::{Record, Request, RequestState};
+use super::{ForkError, Forks};
+use crate::event::Event;
+use crate::ids::{ForkId, ForkName, SnapshotId};
+use crate::store::fs::FsError;
+use crate::store::instances::{self, ForkRecord, Scan, Standing};
+use crate::store::layout::Layout;
+use crate::store::{RefTarget, RootProof};
+use std::collections::{BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+/// A change to the refs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// The fork is proven gone.
+    Drop {
+        /// The snapshot that it needed.
+        snapshot: SnapshotId,
+        /// The fork.
+        fork: ForkId,
+    },
+    /// The fork is somewhere else now.
+    Point {
+        /// The snapshot that it needs.
+        snapshot: SnapshotId,
+        /// The fork.
+        fork: ForkId,
+        /// Its directory.
+        to: PathBuf,
+    },
+    /// A fork has no ref.
+    Adopt {
+        /// The snapshot that it needs.
+        snapshot: SnapshotId,
+        /// The fork.
+        fork: ForkId,
+        /// Its directory.
+        at: PathBuf,
+    },
+}
+
+/// What follows from a scan. `refs` and then `unfinished` were read *before* the scan: a fork that was unfinished then
+/// may have been published since, and one that was finished then is in the scan if it is anywhere.
+#[must_use]
+pub fn decide(refs: &[(SnapshotId, ForkId, RefTarget)], unfinished: &HashSet<ForkId>, scan: &Scan, layout: &Layout) -> Vec<Action> {
+    let carriers = scan.carriers(layout);
+    let mut actions = Vec::new();
+    for (snapshot, fork, target) in refs {
+        if unfinished.contains(fork) {
+            continue;
+        }
+        match (carriers.get(fork).map(Vec::as_slice), target) {
+            (Some([(first, _), rest @ ..]), RefTarget::At(at)) => {
+                let is_there = first == at || rest.iter().any(|(path, _)| path == at);
+                if !is_there {
+                    actions.push(Action::Point { snapshot: snapshot.clone(), fork: fork.clone(), to: first.clone() });
+                }
+            }
+            // An unreadable ref of a fork that is there: point it right.
+            (Some([(first, _), ..]), RefTarget::Unreadable) => {
+                actions.push(Action::Point { snapshot: snapshot.clone(), fork: fork.clone(), to: first.clone() });
+            }
+            (_, RefTarget::Unreadable) => {}
+            (_, RefTarget::At(at)) if is_unreadable_fork(scan, layout, at) => {}
+            (_, RefTarget::At(_)) => actions.push(Action::Drop { snapshot: snapshot.clone(), fork: fork.clone() }),
+        }
+    }
+    let known: HashSet<&ForkId> = refs.iter().map(|(_, fork, _)| fork).collect();
+    let mut without: Vec<_> = carriers.iter().filter(|(fork, _)| !known.contains(fork) && !unfinished.contains(*fork)).collect();
+    without.sort_by_key(|(fork, _)| (*fork).clone());
+    for (fork, places) in without {
+        if let Some((at, record)) = places.first() {
+            actions.push(Action::Adopt { snapshot: record.fork_of_snapshot.clone(), fork: fork.clone(), at: at.clone() });
+        }
+    }
+    actions
+}
+
+/// Whether there is a directory at a ref's target that does not say which fork it is: then it counts as live.
+fn is_unreadable_fork(scan: &Scan, layout: &Layout, at: &Path) -> bool {
+    let holds_a_directory = |parent: &Path, known: &std::collections::BTreeMap<std::ffi::OsString, (u64, Standing)>| {
+        at.parent() == Some(parent) && at.file_name().and_then(|n| known.get(n)).is_some_and(|(_, s)| !matches!(s, Standing::Fork(_)))
+    };
+    holds_a_directory(layout.instances(), &scan.instances) || holds_a_directory(&layout.root_trash(), &scan.trashed)
+}
+
+/// What the start found and mended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Half-made forks removed.
+    pub staging: u64,
+    /// Forks that were being published and are done now.
+    pub finished: u64,
+    /// Refs that nobody was told of.
+    pub dropped_refs: u64,
+}
+
+impl Forks {
+    /// The start: brings requests that were being published to their end, removes half-made forks, and puts the refs
+    /// right. With the root away nothing is touched.
+    ///
+    /// # Errors
+    /// [`ForkError`] if the root cannot be read; nothing is lost, and the next pass tries again.
+    pub fn recover(&self) -> Result<Recovered, ForkError> {
+        let mut recovered = Recovered::default();
+        let proof = match self.store.prove_root() {
+            Ok(proof) => proof,
+            Err(e) => {
+                self.report_root(Some(&e.to_string()));
+                return Ok(recovered);
+            }
+        };
+        if self.closed().is_none() {
+            recovered.finished = self.finish_publishing(&proof)?;
+            recovered.staging = self.clear_staging()?;
+        }
+        recovered.dropped_refs = self.reconcile()?;
+        Ok(recovered)
+    }
+
+    /// `publishing` without `done`: done if the target carries our id or the staging is gone; failed if the target is
+    /// someone else's; else renamed now.
+    fn finish_publishing(&self, proof: &RootProof) -> Result<u64, ForkError> {
+        let publishing: Vec<Request> = self.requests().into_iter().filter(|r| r.state == RequestState::Publishing).collect();
+        let now = self.store.clock.now();
+        let mut records = Vec::new();
+        for request in &publishing {
+            let target = self.store.layout.instance(&request.name.clone().into());
+            let staged = self.store.layout.staged_fork(&request.id);
+            let done = Record::Done { id: request.id.clone(), at: now };
+            let conflict = || Record::Failed { id: request.id.clone(), at: now, error: format!("the name {} was taken", request.name) };
+            let carries = matches!(instances::standing(&self.store.fs, &target)?, Standing::Fork(f) if f.fork_id == request.id);
+            let is_staged = self.store.fs.stat_if_there(&staged)?.is_some();
+            records.push(if carries || !is_staged {
+                done
+            } else {
+                match self.store.fs.rename_new(&staged, &target) {
+                    Ok(()) => done,
+                    Err(e) if e.is_taken() => {
+                        self.store.fs.remove_tree(&staged)?;
+                        conflict()
+                    }
+                    Err(e) => return Err(e.into()),
+                }
+            });
+        }
+        if !publishing.is_empty() {
+            self.store.fs.fsync_dir(self.store.layout.instances())?;
+            self.conclude(records, proof)?;
+        }
+        Ok(publishing.len() as u64)
+    }
+
+    /// Removes what is in staging and belongs to no request that is being published.
+    fn clear_staging(&self) -> Result<u64, ForkError> {
+        let keep: HashSet<String> =
+            self.requests().into_iter().filter(|r| r.state == RequestState::Publishing).map(|r| r.id.to_string()).collect();
+        let staging = self.store.layout.fork_staging();
+        let mut removed = 0;
+        for entry in self.store.fs.list_if_there(&staging)? {
+            if entry.name.to_str().is_none_or(|name| !keep.contains(name)) {
+                self.store.fs.remove_tree(&staging.join(&entry.name))?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// One pass over the instances root: drops refs of forks that are proven gone, follows those that moved, gives
+    /// those without a ref one again. Returns how many refs were dropped.
+    ///
+    /// # Errors
+    /// [`ForkError`] if the root cannot be listed or a ref not be changed; what was not done is done by the next pass.
+    pub fn reconcile(&self) -> Result<u64, ForkError> {
+        if let Err(e) = self.store.prove_root() {
+            self.report_root(Some(&e.to_string()));
+            return Ok(0);
+        }
+        let refs: Vec<_> = self.store.index().refs().map(|(s, f, t)| (s.clone(), f.clone(), t.clone())).collect();
+        let unfinished = self.state().queue.unfinished();
+        let scan = {
+            let _moves = self.store.lock_root_moves();
+            let mut cache = self.scans.lock().unwrap_or_else(PoisonError::into_inner);
+            instances::scan(&self.store.fs, &self.store.layout, &mut cache)?
+        };
+        // The root must have been the right one during the whole scan.
+        let proof = match self.store.prove_root() {
+            Ok(proof) => proof,
+            Err(e) => {
+                self.report_root(Some(&e.to_string()));
+                return Ok(0);
+            }
+        };
+        self.report_root(None);
+        self.note_unreadable_forks(&scan, &refs);
+        self.remember_keys(&scan);
+        let mut dropped = 0;
+        for action in decide(&refs, &unfinished, &scan, &self.store.layout) {
+            dropped += u64::from(self.carry_out(action, &proof)?);
+        }
+        Ok(dropped)
+    }
+
+    /// Forgets what is known of names in the root that changed, so that the next pass reads them anew.
+    pub fn forget_names<'a>(&self, names: impl Iterator<Item = &'a std::ffi::OsStr>) {
+        let mut cache = self.scans.lock().unwrap_or_else(PoisonError::into_inner);
+        names.for_each(|name| cache.forget(name));
+    }
+
+    /// Forgets all that is known of the root.
+    pub fn forget_all_names(&self) {
+        self.scans.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn carry_out(&self, action: Action, proof: &RootProof) -> Result<bool, ForkError> {
+        let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        match action {
+            Action::Drop { snapshot, fork } => {
+                // A damaged journal may hold an unfinished request for any ref.
+                if self.closed().is_some() {
+                    return Ok(false);
+                }
+                let guard = self.store.lock_snapshot(&snapshot);
+                let left = self.store.drop_ref(&guard, proof, &fork)?;
+                drop(guard);
+                self.store.events.emit(Event::ForkReleased { fork, snapshot, ref_count: left as u64 });
+                Ok(true)
+            }
+            Action::Point { snapshot, fork, to } => {
+                let guard = self.store.lock_snapshot(&snapshot);
+                self.store.point_ref(&guard, &fork, &to)?;
+                self.store.events.emit(Event::ForkMoved { fork, to: name(&to) });
+                Ok(false)
+            }
+            Action::Adopt { snapshot, fork, at } => {
+                let guard = self.store.lock_snapshot(&snapshot);
+                if self.store.known(&snapshot).is_ok() {
+                    self.store.add_refs(&guard, &[(fork.clone(), at.clone())])?;
+                    self.store.events.emit(Event::ForkAdopted { fork, name: name(&at), snapshot });
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    /// An unreadable fork record blocks the snapshot that it may belong to: the one whose ref points there (which
+    /// stays, see [`decide`]), else the one whose memory file it has. No other.
+    fn note_unreadable_forks(&self, scan: &Scan, refs: &[(SnapshotId, ForkId, RefTarget)]) {
+        let mut blocks = BTreeSet::new();
+        for (name, (_, standing)) in &scan.instances {
+            let Standing::Unreadable(why) = standing else { continue };
+            let dir = self.store.layout.instance_named(name);
+            let why = format!("{}: {why}", Layout::fork_record_in(&dir).display());
+            let mut parents: Vec<SnapshotId> =
+                refs.iter().filter(|(_, _, target)| *target == RefTarget::At(dir.clone())).map(|(s, _, _)| s.clone()).collect();
+            if parents.is_empty() {
+                parents = self.snapshots_with_memory_of(&dir);
+            }
+            blocks.extend(parents.into_iter().map(|snapshot| (snapshot, why.clone())));
+        }
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        for (snapshot, why) in noted.difference(&blocks) {
+            self.store.clear_unreadable(snapshot, why);
+        }
+        for (snapshot, why) in blocks.difference(&noted) {
+            self.store.note_unreadable(snapshot, why);
+            let (path, reason) = why.split_once(": ").unwrap_or((why, ""));
+            self.store.events.emit(Event::RecordUnreadable {
+                path: path.to_owned(),
+                why: reason.to_owned(),
+                blocks: vec![snapshot.to_string()],
+            });
+        }
+        *noted = blocks;
+    }
+
+    /// The snapshots whose memory file's inode is in `dir` too.
+    fn snapshots_with_memory_of(&self, dir: &Path) -> Vec<SnapshotId> {
+        let summaries: Vec<_> = self.store.index().present().filter_map(|(_, known)| known.summary.clone()).collect();
+        let file_id = |path: &Path| self.store.fs.stat_if_there(path).ok().flatten().map(|meta| meta.file_id);
+        let shares = |summary: &crate::store::Summary| {
+            let data = Layout::data_in(&self.store.layout.snapshot(&summary.id));
+            summary.memory.iter().any(|m| file_id(&dir.join(&m.path)).is_some_and(|id| Some(id) == file_id(&data.join(&m.path))))
+        };
+        summaries.iter().filter(|s| shares(s)).map(|s| s.id.clone()).collect()
+    }
+
+    /// Keys are remembered for as long as their forks live.
+    fn remember_keys(&self, scan: &Scan) {
+        let mut state = self.state();
+        let by_key = scan.instances.iter().filter_map(|(name, (_, standing))| match standing {
+            Standing::Fork(record) if record.key.is_some() => Some((name, record)),
+            _ => None,
+        });
+        for (name, record) in by_key {
+            if let Some(Ok(name)) = name.to_str().map(ForkName::parse) {
+                state.queue.remember_fork(finished(name, record));
+            }
+        }
+    }
+
+    /// Reports once that the root is away, and once that it is back.
+    pub(super) fn report_root(&self, lost: Option<&str>) {
+        let was_lost = self.root_was_lost.swap(lost.is_some(), Ordering::SeqCst);
+        let (path, at) = (self.store.layout.instances().display().to_string(), self.store.clock.now());
+        match (was_lost, lost) {
+            (false, Some(why)) => self.store.events.emit(Event::RootLost { path, why: why.to_owned(), at }),
+            (true, None) => self.store.events.emit(Event::RootFound { path, at }),
+            _ => {}
+        }
+    }
+
+    /// All forks that there are, by name, with their records: from a fresh scan.
+    ///
+    /// # Errors
+    /// [`FsError`] if the root cannot be listed.
+    pub fn scan(&self) -> Result<Scan, FsError> {
+        let _moves = self.store.lock_root_moves();
+        let mut cache = self.scans.lock().unwrap_or_else(PoisonError::into_inner);
+        instances::scan(&self.store.fs, &self.store.layout, &mut cache)
+    }
+}
+
+/// The request that a fork's record stands for.
+fn finished(name: ForkName, record: &ForkRecord) -> Request {
+    Request {
+        id: record.fork_id.clone(),
+        key: record.key.clone(),
+        snapshot_id: record.fork_of_snapshot.clone(),
+        name,
+        state: RequestState::Done,
+        attempts: 0,
+        error: None,
+        memory: None,
+        disk: None,
+        queued_at: record.created_at,
+        started_at: None,
+        finished_at: Some(record.created_at),
+        retry_at: None,
+    }
+}

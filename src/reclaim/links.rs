@@ -1,0 +1,46 @@
+//! Who else has a link to a snapshot's memory file: a fork that was moved out of the root, or a copy by `cp -al`, has
+//! no ref, but its link shows in the file's count of names.
+
+use super::{Reclaim, ReclaimError};
+use crate::store::Summary;
+use crate::store::layout::Layout;
+use std::path::{Path, PathBuf};
+
+impl Reclaim {
+    /// A memory file of the snapshot with more names than snapshots and forks that we know have.
+    pub(super) fn unknown_link(&self, summary: &Summary) -> Result<Option<PathBuf>, ReclaimError> {
+        let data = Layout::data_in(&self.store.layout.snapshot(&summary.id));
+        for memory in &summary.memory {
+            let path = data.join(&memory.path);
+            let Some(meta) = self.store.fs.stat_if_there(&path)? else { continue };
+            if meta.links > 1 && meta.links > self.known_links(meta.file_id)? {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
+    }
+
+    /// How many names of an inode we know: in snapshots, in the trash, and in forks. Walks them all; asked only of a
+    /// file that has several names and no ref.
+    fn known_links(&self, file_id: (u64, u64)) -> Result<u64, ReclaimError> {
+        let summaries: Vec<_> = self.store.index().present().filter_map(|(_, known)| known.summary.clone()).collect();
+        let has = |path: &Path| self.store.fs.stat_if_there(path).ok().flatten().is_some_and(|meta| meta.file_id == file_id);
+        let mut paths: Vec<PathBuf> = summaries.iter().flat_map(|s| s.memory.iter().map(|m| m.path.clone())).collect();
+        paths.sort();
+        paths.dedup();
+        let mut count = 0;
+        for summary in &summaries {
+            let data = Layout::data_in(&self.store.layout.snapshot(&summary.id));
+            count += summary.memory.iter().filter(|m| has(&data.join(&m.path))).count() as u64;
+        }
+        for entry in self.store.trash_entries(&self.store.layout.trash())? {
+            let data = Layout::data_in(&entry.path);
+            count += paths.iter().filter(|p| has(&data.join(p))).count() as u64;
+        }
+        let scan = self.forks.scan()?;
+        for (dir, _) in scan.carriers(&self.store.layout).into_values().flatten() {
+            count += paths.iter().filter(|p| has(&dir.join(p))).count() as u64;
+        }
+        Ok(count)
+    }
+}

@@ -1,0 +1,183 @@
+//! The protocol *restore*: build the old tree in the root's trash, exchange the two names. The tree that was there is in
+//! the trash at every moment, and nothing of it is lost.
+
+use super::copy::{DataError, Flow, sync_tree};
+use super::materialize::{MaterializeContext, MaterializeError, clone_file, materialize};
+use crate::config::{MemoryMethod, Skip};
+use crate::driver::Driver;
+use crate::ids::{InstanceId, SnapshotId};
+use crate::snapshot::copy::Cloner;
+use crate::store::fs::{Below, FileType, FsError};
+use crate::store::layout::{Layout, OURS};
+use crate::store::manifest::Manifest;
+use crate::store::root::RootError;
+use crate::store::trash::Departed;
+use crate::store::{Store, StoreError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// An instance that was put back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// Which.
+    pub instance: InstanceId,
+    /// Where the tree is now that was there, if one was.
+    pub replaced: Option<PathBuf>,
+}
+
+/// Why an instance was not put back. It is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// It runs, or that cannot be told.
+    #[error("{instance} is in use: {why}; stop it first")]
+    InUse {
+        /// The instance.
+        instance: InstanceId,
+        /// How it is known.
+        why: String,
+    },
+    /// The snapshot must not be used.
+    #[error("snapshot {0} is quarantined: {1}")]
+    Quarantined(SnapshotId, String),
+    /// The root is not proven.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// The tree could not be built.
+    #[error(transparent)]
+    Build(#[from] MaterializeError),
+    /// The live files that snapshots skip could not be copied.
+    #[error("cannot keep the instance's own files: {0}")]
+    Keep(#[from] DataError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<FsError> for RestoreError {
+    fn from(e: FsError) -> Self {
+        Self::Store(e.into())
+    }
+}
+
+/// Puts an instance back to a snapshot.
+///
+/// # Errors
+/// [`RestoreError`]; the instance is as it was.
+pub fn restore(store: &Arc<Store>, id: &SnapshotId, driver: &dyn Driver, skip: &Skip, flow: Flow<'_>) -> Result<Restored, RestoreError> {
+    store.prove_root()?;
+    let _pin = store.pin(id).ok_or_else(|| StoreError::no_snapshot(id))?;
+    let known = store.known(id)?;
+    if let Some(why) = known.quarantined {
+        return Err(RestoreError::Quarantined(id.clone(), why));
+    }
+    let manifest = store.manifest(id)?;
+    let instance = manifest.instance.clone();
+    let _instance = store.instance_locks.lock(&instance);
+    let live = store.layout.instance(&instance);
+    let is_there = store.fs.stat_if_there(&live)?.is_some();
+    let still = || match driver.in_use(&store.fs, &live) {
+        _ if !is_there => Ok(()),
+        Ok(None) => Ok(()),
+        Ok(Some(use_)) => Err(RestoreError::InUse { instance: instance.clone(), why: format!("{} ({})", use_.path.display(), use_.why) }),
+        Err(cannot_tell) => Err(RestoreError::InUse { instance: instance.clone(), why: cannot_tell.to_string() }),
+    };
+    still()?;
+    let built = store.root_trash_path(Departed::Replaced, &instance);
+    let result = build(store, &manifest, is_there.then_some(live.as_path()), &built, skip, flow).and_then(|()| {
+        // The build took its time.
+        still()?;
+        exchange(store, &live, &built, is_there)
+    });
+    if let Err(e) = result {
+        if store.fs.stat_if_there(&live).is_ok_and(|meta| meta.is_some() == is_there) {
+            // The exchange was not made: what lies in the trash is the half-built tree, not the instance's.
+            let _ = remove_unless_exchanged(store, &built, &live, &e);
+        }
+        return Err(e);
+    }
+    Ok(Restored { instance, replaced: is_there.then_some(built) })
+}
+
+/// Removes the tree that was built, if the failure came before the exchange; after a failed sync nobody knows which is which.
+fn remove_unless_exchanged(store: &Store, built: &Path, _live: &Path, error: &RestoreError) -> Result<(), FsError> {
+    let failed_late = matches!(error, RestoreError::Store(StoreError::Io(e)) if e.op == crate::store::fs::Op::Fsync);
+    if failed_late { Ok(()) } else { store.fs.remove_tree(built) }
+}
+
+/// Steps 1 and 2: the tree, with the live instance's own directory and the live files that snapshots skip; durable.
+fn build(store: &Store, manifest: &Manifest, live: Option<&Path>, built: &Path, skip: &Skip, flow: Flow<'_>) -> Result<(), RestoreError> {
+    let fs = &store.fs;
+    fs.mkdir(built, 0o700)?;
+    let data = Layout::data_in(&store.layout.snapshot(&manifest.id));
+    let context = MaterializeContext {
+        fs,
+        data: &data,
+        memory: &data,
+        // An instance is written by its owner: it shares no inode with the store.
+        memory_method: MemoryMethod::Reflink,
+        as_root: nix::unistd::geteuid().is_root(),
+        rewrite: None,
+        flow,
+    };
+    // Our own directory is the live instance's, not the snapshot's.
+    let is_ours = |path: &Path| path.starts_with(OURS);
+    let entries: Vec<_> = manifest.entries.iter().filter(|e| live.is_none() || !is_ours(e.path.as_path())).cloned().collect();
+    materialize(&context, &entries, built)?;
+    sync_tree(fs, built, &entries)?;
+    if let Some(live) = live {
+        keep_live_files(store, live, built, skip, flow)?;
+    }
+    Ok(())
+}
+
+/// Copies `.snapkeep/` and what snapshots skip from the live instance into the new tree, each durable.
+fn keep_live_files(store: &Store, live: &Path, built: &Path, skip: &Skip, flow: Flow<'_>) -> Result<(), RestoreError> {
+    let fs = &store.fs;
+    let mut below = Below::open(fs, live)?;
+    let found = fs.walk(&mut below, &mut |_, _| false)?;
+    let kept = |path: &Path| {
+        let by_rule = path.ancestors().filter(|p| !p.as_os_str().is_empty()).any(|p| {
+            let is_dir = p != path || found.iter().any(|f| f.path == p && f.meta.kind == FileType::Directory);
+            skip.rule_for(p, is_dir).is_some()
+        });
+        path.starts_with(OURS) || by_rule
+    };
+    let cloner = Cloner::new(fs, flow);
+    for file in found.iter().filter(|f| !f.path.as_os_str().is_empty() && kept(&f.path)) {
+        let (from, to) = (live.join(&file.path), built.join(&file.path));
+        match file.meta.kind {
+            FileType::Directory => {
+                fs.mkdir_if_missing(&to, file.meta.mode)?;
+                fs.fsync_dir(&to)?;
+            }
+            FileType::Symlink => fs.symlink(&fs.read_link(&from)?, &to)?,
+            FileType::Regular if fs.stat_if_there(to.parent().unwrap_or(built))?.is_some() => {
+                let source = fs.open_file(&from)?;
+                let (new, _) = clone_file(fs, &cloner, (&source, &from), (&to).into(), file.meta.size)?;
+                if nix::unistd::geteuid().is_root() {
+                    fs.set_owner(&to, file.meta.uid, file.meta.gid)?;
+                }
+                fs.set_mode(&new, &to, file.meta.mode)?;
+                fs.set_mtime(&to, file.meta.mtime_ns)?;
+                fs.fsync(&new, &to)?;
+                fs.fsync_dir(to.parent().unwrap_or(built))?;
+            }
+            // Sockets and FIFOs are made anew by those who use them.
+            _ => {}
+        }
+    }
+    Ok(fs.fsync_dir(built)?)
+}
+
+/// Step 3.
+fn exchange(store: &Store, live: &Path, built: &Path, is_there: bool) -> Result<(), RestoreError> {
+    let _moves = store.lock_root_moves();
+    store.fs.fsync_dir(&store.layout.root_trash())?;
+    if is_there {
+        store.fs.exchange(built, live)?;
+    } else {
+        store.fs.rename_new(built, live)?;
+    }
+    store.fs.fsync_dir(store.layout.instances())?;
+    Ok(store.fs.fsync_dir(&store.layout.root_trash())?)
+}

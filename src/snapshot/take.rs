@@ -1,0 +1,247 @@
+//! The protocol *take*: copy into staging, manifest, sync, rename, sync the parent. Ledger and events are the caller's.
+
+use super::copy::{CopiedTree, CopyContext, CopyError, DataError, Flow, ParentFile, ParentMemory, copy_tree, sync_tree};
+use super::digest::hash_tree;
+use crate::config::Skip;
+use crate::driver::{Driver, DriverError};
+use crate::ids::{InstanceId, PolicyName, SnapshotId, SnapshotName};
+use crate::policy::KindRule;
+use crate::store::fs::{FileType, FsError};
+use crate::store::instances::{Standing, standing};
+use crate::store::layout::Layout;
+use crate::store::manifest::{FORMAT, Kind, Manifest, TextPath, seal};
+use crate::store::root::RootError;
+use crate::store::{Store, StoreError, StorePin, Summary};
+use chrono::{DateTime, Utc};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What to take, and for whom.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Of what.
+    pub instance: InstanceId,
+    /// For which policy and slot; `None` by hand.
+    pub policy: Option<(PolicyName, DateTime<Utc>)>,
+    /// A name, or the first part of one (the instance's name if neither is given).
+    pub name: Option<SnapshotName>,
+    /// The first part of a name that is made from the time.
+    pub name_prefix: Option<String>,
+    /// Tags.
+    pub tags: BTreeMap<String, String>,
+    /// What kind is expected.
+    pub kind: KindRule,
+}
+
+/// How to take it.
+#[derive(Debug, Clone, Copy)]
+pub struct How<'a> {
+    /// Brings the instance to rest.
+    pub driver: &'a dyn Driver,
+    /// What to leave out.
+    pub skip: &'a Skip,
+    /// Which files are memory.
+    pub memory_names: &'a [String],
+    /// Threads, progress, request to stop.
+    pub flow: Flow<'a>,
+}
+
+/// A snapshot that was published.
+#[derive(Debug, Clone)]
+pub struct Taken {
+    /// What it is.
+    pub summary: Arc<Summary>,
+    /// How long the instance was at rest.
+    pub frozen: Duration,
+    /// What went wrong when it was let go on, if something did: the snapshot is whole all the same.
+    pub thaw_error: Option<String>,
+}
+
+/// Why no snapshot was taken. Nothing was published.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    /// There is no such instance.
+    #[error("there is no instance {0}")]
+    NoInstance(InstanceId),
+    /// The name is another snapshot's.
+    #[error("instance {0} has a snapshot {1} already")]
+    NameTaken(InstanceId, SnapshotName),
+    /// The policy expects another kind.
+    #[error("the snapshot would be {found:?}, but kind = \"{wanted:?}\" is wanted", found = found, wanted = wanted)]
+    WrongKind {
+        /// What the instance is.
+        found: Kind,
+        /// What the policy says.
+        wanted: KindRule,
+    },
+    /// The root is not proven.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// The instance could not be brought to rest.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// The tree could not be copied.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// The copy could not be hashed.
+    #[error(transparent)]
+    Hash(#[from] DataError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<FsError> for TakeError {
+    fn from(e: FsError) -> Self {
+        Self::Store(e.into())
+    }
+}
+
+impl TakeError {
+    /// True if the work was told to stop.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Copy(CopyError::Cancelled) | Self::Hash(DataError::Cancelled))
+    }
+}
+
+/// Takes a snapshot; on return it is published and durable.
+///
+/// # Errors
+/// [`TakeError`]; what was staged is removed, or at the next start.
+pub fn take(store: &Arc<Store>, wanted: &Wanted, how: How<'_>) -> Result<Taken, TakeError> {
+    store.prove_root()?;
+    let _instance = store.instance_locks.lock(&wanted.instance);
+    let source = store.layout.instance(&wanted.instance);
+    if store.fs.stat_if_there(&source)?.is_none_or(|meta| meta.kind != FileType::Directory) {
+        return Err(TakeError::NoInstance(wanted.instance.clone()));
+    }
+    let now = store.clock.now();
+    let name = choose_name(store, wanted, now)?;
+    let id = SnapshotId::generate(now);
+    let taken = stage(store, wanted, how, &source, (id.clone(), name, now));
+    if taken.is_err() {
+        // The error that is reported is the first one; what cannot be removed now is removed at the start.
+        let _ = store.fs.remove_tree(&store.layout.staged(&id));
+    }
+    taken
+}
+
+fn choose_name(store: &Store, wanted: &Wanted, now: DateTime<Utc>) -> Result<SnapshotName, TakeError> {
+    let taken: std::collections::HashSet<SnapshotName> =
+        store.index().of_instance(&wanted.instance).iter().map(|s| s.name.clone()).collect();
+    match &wanted.name {
+        Some(name) if taken.contains(name) => Err(TakeError::NameTaken(wanted.instance.clone(), name.clone())),
+        Some(name) => Ok(name.clone()),
+        None => {
+            let prefix = wanted.name_prefix.as_deref().unwrap_or(wanted.instance.as_str());
+            let first = SnapshotName::stamped(prefix, now);
+            let numbered = (2..u32::MAX).map(|n| first.numbered(n));
+            Ok(std::iter::once(first.clone()).chain(numbered).find(|n| !taken.contains(n)).unwrap_or(first))
+        }
+    }
+}
+
+fn stage(
+    store: &Arc<Store>,
+    wanted: &Wanted,
+    how: How<'_>,
+    source: &Path,
+    (id, name, now): (SnapshotId, SnapshotName, DateTime<Utc>),
+) -> Result<Taken, TakeError> {
+    let fs = &store.fs;
+    let staged = store.layout.staged(&id);
+    let data = Layout::data_in(&staged);
+    fs.mkdir(&staged, 0o700)?;
+    fs.mkdir(&data, 0o700)?;
+    let parent = parent_of(store, source)?;
+    let rest = how.driver.quiesce(&wanted.instance, source)?;
+    let context = CopyContext {
+        fs,
+        skip: how.skip,
+        memory_names: how.memory_names,
+        parent_memory: parent.as_ref().map(|p| &p.memory),
+        flow: how.flow,
+    };
+    let copied = copy_tree(&context, source, &data);
+    let thawed = rest.thaw();
+    let mut copied = copied?;
+    check_kind(&copied, wanted.kind)?;
+    hash_tree(fs, &data, &mut copied.entries, how.flow)?;
+    let last = store.index().of_instance(&wanted.instance).first().map(|s| s.order_at);
+    let manifest = Manifest {
+        format: FORMAT,
+        seq: store.next_seq()?,
+        name,
+        instance: wanted.instance.clone(),
+        source_dir: TextPath::new(source),
+        policy: wanted.policy.as_ref().map(|(policy, _)| policy.clone()),
+        slot: wanted.policy.as_ref().map(|(_, slot)| *slot),
+        parent: parent.map(|p| p.id),
+        kind: copied.kind,
+        driver: how.driver.name().to_owned(),
+        created_at: now,
+        order_at: last.map_or(now, |last| last.max(now)),
+        tags: wanted.tags.clone(),
+        size_bytes: copied.size_bytes,
+        allocated_bytes: copied.allocated_bytes,
+        entries: copied.entries,
+        skipped: copied.skipped,
+        id,
+    };
+    write(store, &manifest, &staged)?;
+    store.publish(&manifest)?;
+    Ok(Taken { summary: Arc::new(Summary::from(&manifest)), frozen: thawed.frozen, thaw_error: thawed.result.err().map(|e| e.to_string()) })
+}
+
+/// Step 3: the manifest, and everything durable but for the name.
+fn write(store: &Store, manifest: &Manifest, staged: &Path) -> Result<(), TakeError> {
+    let path = Layout::manifest_in(staged);
+    let bytes = seal(manifest).map_err(|source| StoreError::Encode { path: path.clone(), source })?;
+    sync_tree(&store.fs, &Layout::data_in(staged), &manifest.entries)?;
+    store.fs.write_new(&path, &bytes)?;
+    Ok(store.fs.fsync_dir(staged)?)
+}
+
+fn check_kind(copied: &CopiedTree, wanted: KindRule) -> Result<(), TakeError> {
+    let fits = match wanted {
+        KindRule::Auto => true,
+        KindRule::Stopped => copied.kind == Kind::Stopped,
+        KindRule::Standby => copied.kind == Kind::Standby,
+    };
+    if fits { Ok(()) } else { Err(TakeError::WrongKind { found: copied.kind, wanted }) }
+}
+
+/// The snapshot that the instance is a fork of, pinned for as long as its memory may be linked.
+struct Parent {
+    id: SnapshotId,
+    memory: ParentMemory,
+    _pin: Option<StorePin>,
+}
+
+fn parent_of(store: &Arc<Store>, source: &Path) -> Result<Option<Parent>, FsError> {
+    let Standing::Fork(record) = standing(&store.fs, source)? else { return Ok(None) };
+    let id = record.fork_of_snapshot;
+    let pin = store.pin(&id);
+    let mut files = Vec::new();
+    if pin.is_some()
+        && let Some(summary) = store.known(&id).ok().and_then(|known| known.summary)
+    {
+        let data = Layout::data_in(&store.layout.snapshot(&id));
+        for memory in &summary.memory {
+            let path = data.join(&memory.path);
+            if let Some(meta) = store.fs.stat_if_there(&path)? {
+                files.push(ParentFile {
+                    path,
+                    file_id: meta.file_id,
+                    size: memory.size,
+                    mtime_ns: memory.mtime_ns,
+                    digest: memory.digest.clone(),
+                });
+            }
+        }
+    }
+    Ok(Some(Parent { id, memory: ParentMemory { files }, _pin: pin }))
+}

@@ -1,0 +1,53 @@
+//! The verbs, as a trait: the worker carries them out itself, and the client of the worker's socket asks it to. The
+//! command line knows only this.
+
+use super::problem::Problem;
+use super::view::{
+    Findings, ForkBody, ForkViews, PruneReport, RemovedView, RequestView, Requests, RestoredView, SnapshotFilter, SnapshotView, Snapshots,
+    StatusView, TakeBody, UnforkedView,
+};
+use crate::ids::{ForkId, HoldName, InstanceId, PolicyName};
+use crate::policy::Plan;
+use chrono::{DateTime, Utc};
+use std::time::Duration;
+
+/// The result of every verb.
+pub type Answer<T> = Result<T, Problem>;
+
+/// The verbs. `snapshot` arguments are an id, or `INSTANCE/NAME`, or a name that only one snapshot has.
+pub trait Backend: Send + Sync {
+    /// `ls`.
+    fn snapshots(&self, filter: &SnapshotFilter) -> Answer<Snapshots>;
+    /// `show`.
+    fn snapshot(&self, snapshot: &str) -> Answer<SnapshotView>;
+    /// `snapshot`: takes one now, and waits for it.
+    fn take(&self, body: &TakeBody) -> Answer<SnapshotView>;
+    /// `fork`: durable when this returns; made later, or within `wait`.
+    fn fork(&self, snapshot: &str, body: &ForkBody, wait: Option<Duration>) -> Answer<Requests>;
+    /// `forks`.
+    fn forks(&self, snapshot: Option<&str>) -> Answer<ForkViews>;
+    /// `unfork`.
+    fn unfork(&self, name: &InstanceId) -> Answer<UnforkedView>;
+    /// `queue`.
+    fn queue(&self) -> Answer<Requests>;
+    /// One request.
+    fn request(&self, id: &ForkId) -> Answer<RequestView>;
+    /// `queue cancel`.
+    fn cancel(&self, id: &ForkId) -> Answer<RequestView>;
+    /// `rm`, with `--defer`.
+    fn remove(&self, snapshot: &str, defer: bool) -> Answer<RemovedView>;
+    /// `hold`.
+    fn hold(&self, snapshot: &str, name: &HoldName) -> Answer<SnapshotView>;
+    /// `release`.
+    fn release(&self, snapshot: &str, name: &HoldName) -> Answer<SnapshotView>;
+    /// `restore`.
+    fn restore(&self, snapshot: &str) -> Answer<RestoredView>;
+    /// `plan`: for these policies (none given: all), as of `at` (default: now).
+    fn plan(&self, policies: &[PolicyName], at: Option<DateTime<Utc>>) -> Answer<Plan>;
+    /// `prune`: the plan of now, or exactly the one with this hash.
+    fn prune(&self, policies: &[PolicyName], hash: Option<&str>) -> Answer<PruneReport>;
+    /// `status`.
+    fn status(&self) -> Answer<StatusView>;
+    /// `verify`: changes nothing.
+    fn verify(&self) -> Answer<Findings>;
+}

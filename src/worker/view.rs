@@ -1,0 +1,335 @@
+//! What the outside sees: the fields of the API and of `--json`, which agree. Conversions from the inner types are here
+//! too; nothing here reads the disk.
+
+use crate::ids::{ForkId, HoldName, InstanceId, PolicyName, SnapshotId, SnapshotName};
+use crate::policy::SnapshotState;
+use crate::store::manifest::Kind;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields of the contract; see the manifest for each")]
+pub struct SnapshotView {
+    pub id: SnapshotId,
+    pub seq: u64,
+    pub name: SnapshotName,
+    pub instance: InstanceId,
+    pub policy: Option<PolicyName>,
+    pub parent: Option<SnapshotId>,
+    pub kind: Kind,
+    pub driver: String,
+    pub state: SnapshotState,
+    pub created_at: DateTime<Utc>,
+    pub tags: BTreeMap<String, String>,
+    pub size_bytes: u64,
+    pub allocated_bytes: u64,
+    pub reclaimable_bytes: u64,
+    pub ref_count: u64,
+    pub pool_count: u64,
+    pub holds: Vec<HoldName>,
+    pub compression_state: String,
+    /// Why it is quarantined, if it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub quarantined_because: Option<String>,
+}
+
+/// All snapshots; those whose manifest cannot be read are listed apart, by directory name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshots {
+    /// Newest last.
+    pub snapshots: Vec<SnapshotView>,
+    /// Directories of the store whose manifest cannot be read: kept, never forked.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unreadable: Vec<UnreadableSnapshot>,
+}
+
+/// A snapshot of which nothing but its id can be told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnreadableSnapshot {
+    /// Its id.
+    pub id: SnapshotId,
+    /// What is wrong.
+    pub why: String,
+    /// How many forks need it.
+    pub ref_count: u64,
+}
+
+/// Which snapshots to list; nothing given: all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotFilter {
+    /// Of this instance only.
+    pub instance: Option<InstanceId>,
+    /// Of this policy only.
+    pub policy: Option<PolicyName>,
+}
+
+/// A snapshot to be taken by hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TakeBody {
+    /// Of what.
+    pub instance: InstanceId,
+    /// Its name; made from the time if not given.
+    #[serde(default)]
+    pub name: Option<SnapshotName>,
+    /// Its tags.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+}
+
+/// Forks to be made: one of `name`, `names`, or `count` with `prefix`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForkBody {
+    /// One fork of this name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// One fork for each name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<Vec<String>>,
+    /// So many forks, named by `prefix`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u32>,
+    /// `P-1`, `P-2`, … going on after the highest there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// Idempotency key: the same key gives the same requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// A fork request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields of the contract; see the queue's Request")]
+pub struct RequestView {
+    pub id: ForkId,
+    pub key: Option<String>,
+    pub snapshot_id: SnapshotId,
+    pub name: String,
+    /// `queued`, `running`, `done`, `failed` or `cancelled`.
+    pub state: String,
+    pub attempts: u32,
+    pub error: Option<String>,
+    pub memory: Option<String>,
+    pub disk: Option<String>,
+    pub queued_at: DateTime<Utc>,
+    pub started_at: Option<DateTime<Utc>>,
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+impl RequestView {
+    /// True if nothing will happen to it any more.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(self.state.as_str(), "done" | "failed" | "cancelled")
+    }
+}
+
+impl From<crate::fork::queue::Request> for RequestView {
+    fn from(r: crate::fork::queue::Request) -> Self {
+        use crate::fork::queue::RequestState;
+        let state = match r.state {
+            RequestState::Queued => "queued",
+            RequestState::Running | RequestState::Publishing => "running",
+            RequestState::Done => "done",
+            RequestState::Failed => "failed",
+            RequestState::Cancelled => "cancelled",
+        };
+        Self {
+            id: r.id,
+            key: r.key,
+            snapshot_id: r.snapshot_id,
+            name: r.name.to_string(),
+            state: state.to_owned(),
+            attempts: r.attempts,
+            error: r.error,
+            memory: r.memory,
+            disk: r.disk,
+            queued_at: r.queued_at,
+            started_at: r.started_at,
+            finished_at: r.finished_at,
+        }
+    }
+}
+
+/// Fork requests.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requests {
+    /// Unfinished ones first, in the order of arrival.
+    pub requests: Vec<RequestView>,
+}
+
+/// A fork that lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields of the contract; see fork.json")]
+pub struct ForkView {
+    pub format: u32,
+    pub fork_id: ForkId,
+    pub fork_of_snapshot: SnapshotId,
+    pub key: Option<String>,
+    pub created_at: DateTime<Utc>,
+    pub name: String,
+    pub path: String,
+}
+
+/// Forks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForkViews {
+    /// By name.
+    pub forks: Vec<ForkView>,
+}
+
+/// What a prune did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PruneReport {
+    /// The hash of the plan that was carried out.
+    pub hash: String,
+    /// Removed snapshots.
+    pub removed: Vec<SnapshotId>,
+    /// Snapshots that would go but must stay.
+    pub blocked: Vec<BlockedView>,
+    /// Snapshots whose removal failed.
+    pub failed: Vec<FailedRemoval>,
+}
+
+/// A snapshot that would go but must stay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockedView {
+    /// Which.
+    pub id: SnapshotId,
+    /// Why, in the words of `prune.blocked`.
+    pub why: Vec<String>,
+    /// The forks that need it.
+    pub forks: Vec<String>,
+}
+
+/// A removal that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedRemoval {
+    /// Which.
+    pub id: SnapshotId,
+    /// Why.
+    pub error: String,
+}
+
+/// What `rm` did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedView {
+    /// Which.
+    pub id: SnapshotId,
+    /// `removed`, or `expiring` if it goes with its last fork.
+    pub result: String,
+    /// The forks it waits for.
+    pub forks: Vec<String>,
+}
+
+/// What `unfork` did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnforkedView {
+    /// The instance that it was.
+    pub name: InstanceId,
+    /// The fork.
+    pub fork_id: ForkId,
+    /// What it was a fork of.
+    pub snapshot_id: SnapshotId,
+}
+
+/// What `restore` did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoredView {
+    /// The snapshot.
+    pub id: SnapshotId,
+    /// The instance.
+    pub instance: InstanceId,
+    /// Where the instance that was there is now, if there was one.
+    pub replaced: Option<String>,
+}
+
+/// The state of the worker and of every policy.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusView {
+    /// The worker, or the store alone if none runs.
+    pub worker: WorkerView,
+    /// One line per policy and instance.
+    pub policies: Vec<PolicyStatus>,
+}
+
+/// The worker.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerView {
+    /// Whether a worker runs.
+    pub running: bool,
+    /// The program's version.
+    pub version: String,
+    /// When it started.
+    pub started_at: Option<DateTime<Utc>>,
+    /// The configuration file.
+    pub config: String,
+    /// Why the last reload was refused, if it was: every problem.
+    pub config_rejected: Vec<String>,
+    /// The store.
+    pub store: String,
+    /// The instances root.
+    pub instances: String,
+    /// Why the instances root is not proven, if so.
+    pub root_lost: Option<String>,
+    /// Why the fork queue takes nothing, if so.
+    pub queue_closed: Option<String>,
+    /// Snapshots in the store.
+    pub snapshots: u64,
+    /// Live forks.
+    pub forks: u64,
+    /// Fork requests that wait or run.
+    pub pending: u64,
+}
+
+/// How a policy does with one instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyStatus {
+    /// The policy.
+    pub policy: PolicyName,
+    /// The instance; null if the policy matches none.
+    pub instance: Option<InstanceId>,
+    /// `ok`, `running`, `failing`, `waiting` (nothing was due yet), `gone` (no such instance), `no instances` or `prune only`.
+    pub state: String,
+    /// When the last success was taken.
+    pub last_success_at: Option<DateTime<Utc>>,
+    /// The snapshot of the last success.
+    pub last_snapshot: Option<SnapshotId>,
+    /// The last error, in words, if the last attempt failed.
+    pub last_error: Option<String>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// The next slot.
+    pub next_slot: Option<DateTime<Utc>>,
+    /// Snapshots that the policy has of the instance.
+    pub snapshots: u64,
+}
+
+/// What `verify` found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Findings {
+    /// Worst first.
+    pub findings: Vec<Finding>,
+    /// Snapshots looked at.
+    pub snapshots: u64,
+    /// Forks looked at.
+    pub forks: u64,
+    /// Bytes whose digests were compared.
+    pub bytes: u64,
+}
+
+/// One finding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Its stable name, for example `digest.differs`.
+    pub name: String,
+    /// `error`, `warn` or `info`.
+    pub severity: String,
+    /// What it is about.
+    pub path: String,
+    /// In words.
+    pub what: String,
+}
