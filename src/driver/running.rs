@@ -1,7 +1,7 @@
 //! Whether an instance runs, for drivers that have nothing but its directory: another process has one of its files open.
 //!
-//! A file with no name outside the directory is asked for a lease, which is exact in all namespaces. A file that forks
-//! share would say yes for each of them; there `/proc` tells by which directory it was opened. In doubt: cannot tell.
+//! Each file is asked for a lease, which is exact in all namespaces. One that forks share and that is open may be open in
+//! any of them; there `/proc` tells by which directory it was opened. In doubt: cannot tell.
 
 use crate::store::fs::{Below, FileType, Found, Fs, FsError, sys};
 use nix::errno::Errno;
@@ -59,17 +59,15 @@ pub fn in_use(fs: &Fs, dir: &Path) -> Result<Option<InUse>, CannotTell> {
     let mut shared = HashMap::new();
     for file in regular(&found) {
         let outside = names.get(&file.meta.file_id).is_none_or(|inside| *inside < file.meta.links);
-        if outside {
-            shared.insert(file.meta.file_id, file.path.as_path());
-            continue;
-        }
         let open = match root.place(&file.path).and_then(|place| fs.open_file(place)) {
             Ok(open) => open,
             Err(e) if e.is_replaced() => continue,
             Err(e) => return Err(e.into()),
         };
         match sys::open_elsewhere(&open) {
+            // Nobody has it open anywhere, by whichever name.
             Ok(false) => {}
+            Ok(true) if outside => drop(shared.insert(file.meta.file_id, file.path.as_path())),
             Ok(true) => return Ok(Some(InUse { path: dir.join(&file.path), why: "another process has it open".to_owned() })),
             // No right to a lease, or no leases on this file system.
             Err(_) => drop(shared.insert(file.meta.file_id, file.path.as_path())),

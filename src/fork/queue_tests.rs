@@ -1,3 +1,5 @@
+//! The queue against its rules one by one, and against a naive model by random steps.
+
 use super::*;
 use chrono::TimeZone as _;
 use proptest::prelude::*;

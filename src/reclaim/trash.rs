@@ -36,6 +36,7 @@ impl Reclaim {
                 self.store.events.emit(Event::PruneFailed { snapshot: String::new(), error: e.to_string() });
             }
         }
+        self.store.clear_orphan_records()?;
         self.store.save_uptime()?;
         Ok(swept)
     }

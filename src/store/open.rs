@@ -143,6 +143,18 @@ impl Store {
         self.root_moves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Removes half-made snapshots; only at the start, before anything is taken. Returns how many.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn clear_staging(&self) -> Result<u64, StoreError> {
+        let entries = self.fs.list_if_there(&self.layout.staging())?;
+        for entry in &entries {
+            self.fs.remove_tree(&self.layout.staging().join(&entry.name))?;
+        }
+        Ok(entries.len() as u64)
+    }
+
     /// The next sequence number.
     ///
     /// # Errors

@@ -223,6 +223,27 @@ impl Store {
         });
     }
 
+    /// Removes marks and holds of snapshots that are neither in the store nor in its trash: what a removal left that was
+    /// cut short after the tree. Refs are the instances root's to tell.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn clear_orphan_records(&self) -> Result<(), StoreError> {
+        let trashed: std::collections::HashSet<_> = self.trash_entries(&self.layout.trash())?.into_iter().map(|t| t.what).collect();
+        for dir in [self.layout.marks(), self.layout.holds()] {
+            for entry in self.fs.list_if_there(&dir)? {
+                let Some(Ok(id)) = entry.name.to_str().map(SnapshotId::parse) else { continue };
+                let _guard = self.lock_snapshot(&id);
+                let is_there = self.fs.stat_if_there(&self.layout.snapshot(&id))?.is_some();
+                if !is_there && !trashed.contains(&entry.name) {
+                    self.fs.remove_tree(&dir.join(&entry.name))?;
+                    self.change(&id, |known| known.holds.clear());
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Removes what is left of a snapshot after its tree: marks, refs, holds.
     pub(super) fn remove_records(&self, id: &SnapshotId) -> Result<(), StoreError> {
         for dir in [self.layout.marks_of(id), self.layout.refs_of(id), self.layout.holds_of(id)] {

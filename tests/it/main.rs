@@ -1,0 +1,6 @@
+//! All integration tests, in one binary.
+
+mod layers;
+mod lifecycle;
+mod stops;
+mod support;
