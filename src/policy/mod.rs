@@ -1,6 +1,9 @@
 //! Deciding, pure: which slot is due, which snapshots to keep. Data and `now` in, a value out; no disk, no clock, no threads.
 
+pub mod bucket;
+pub mod cadence;
 mod plan;
+pub mod retention;
 
 pub use plan::{Plan, PlanEntry, Reason, Verdict};
 
