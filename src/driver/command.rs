@@ -144,6 +144,8 @@ fn end_group(group: Pid, output: &Output) {
     let _ = killpg(group, Signal::SIGTERM);
     wait_until(Instant::now() + GRACE, || has_ended(group) && output.ended.load(Ordering::Acquire));
     let _ = killpg(group, Signal::SIGKILL);
+    // The kernel kills in its own time, and what comes next should not meet the dying.
+    wait_until(Instant::now() + LATE_OUTPUT, || output.ended.load(Ordering::Acquire));
 }
 
 /// Whether our child has ended; leaves it to be reaped.

@@ -127,7 +127,13 @@ mod tests {
         assert!(begun.elapsed() < Duration::from_secs(10));
         assert_eq!(log(&dir), "thawed\n");
         let child = std::fs::read_to_string(dir.path().join("child")).unwrap();
-        let state = std::fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
-        assert!(state.is_empty() || state.contains(") Z "), "{state}");
+        let state = || std::fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
+        let is_gone = || state().is_empty() || state().contains(") Z ");
+        for _ in 0..100 {
+            if !is_gone() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        assert!(is_gone(), "{}", state());
     }
 }

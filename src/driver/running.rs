@@ -1,7 +1,7 @@
 //! Whether an instance runs, for drivers that have nothing but its directory: another process has one of its files open.
 //!
-//! Each file is asked for a lease, which is exact in all namespaces. One that forks share and that is open may be open in
-//! any of them; there `/proc` tells by which directory it was opened. In doubt: cannot tell.
+//! Each file is asked for a lease, which is exact in all namespaces: granted, nobody has it open. One that is refused for a
+//! file that forks share may be about a sibling; there `/proc` tells by which directory it was opened. In doubt: cannot tell.
 
 use crate::store::fs::{Below, FileType, Found, Fs, FsError, sys};
 use nix::errno::Errno;
@@ -40,8 +40,8 @@ impl From<FsError> for CannotTell {
 }
 
 /// The first regular file below `dir` that another process, or another part of this one, has open. A directory that does
-/// not exist is in nobody's use. Without root, files of other users, and processes of other users when files are shared
-/// with forks, cannot be told.
+/// not exist is in nobody's use. Without root, files of other users cannot be told; nor can, while a sibling runs, files
+/// that are shared with it, if a process cannot be looked at.
 ///
 /// # Errors
 /// [`CannotTell`].
@@ -58,19 +58,19 @@ pub fn in_use(fs: &Fs, dir: &Path) -> Result<Option<InUse>, CannotTell> {
     }
     let mut shared = HashMap::new();
     for file in regular(&found) {
-        let outside = names.get(&file.meta.file_id).is_none_or(|inside| *inside < file.meta.links);
         let open = match root.place(&file.path).and_then(|place| fs.open_file(place)) {
             Ok(open) => open,
             Err(e) if e.is_replaced() => continue,
             Err(e) => return Err(e.into()),
         };
+        let is_shared = names.get(&file.meta.file_id).is_none_or(|inside| *inside < file.meta.links);
         match sys::open_elsewhere(&open) {
-            // Nobody has it open anywhere, by whichever name.
             Ok(false) => {}
-            Ok(true) if outside => drop(shared.insert(file.meta.file_id, file.path.as_path())),
-            Ok(true) => return Ok(Some(InUse { path: dir.join(&file.path), why: "another process has it open".to_owned() })),
-            // No right to a lease, or no leases on this file system.
-            Err(_) => drop(shared.insert(file.meta.file_id, file.path.as_path())),
+            Ok(true) if !is_shared => {
+                return Ok(Some(InUse { path: dir.join(&file.path), why: "another process has it open".to_owned() }));
+            }
+            // Open by a sibling, perhaps; or no right to a lease, or no leases on this file system.
+            _ => drop(shared.insert(file.meta.file_id, file.path.as_path())),
         }
     }
     if shared.is_empty() {
@@ -110,7 +110,8 @@ impl Scan<'_> {
                 }
                 Ok(None) => {}
                 Err(e) if e.is_not_found() || e.source == Errno::ESRCH => {}
-                Err(e) if has_no_files(self.fs, &proc) => drop(e),
+                // Init runs no instance, and where we are root without its capabilities it lets nobody look.
+                Err(e) if process.name == "1" || has_no_files(self.fs, &proc) => drop(e),
                 Err(e) => blind = Some(e.to_string()),
             }
         }
@@ -122,8 +123,12 @@ impl Scan<'_> {
         let fds = proc.join("fd");
         for entry in self.fs.list(&fds)? {
             let fd = fds.join(&entry.name);
-            // It may have been closed since, and some descriptors (pidfds, say) cannot be examined.
-            let Ok(meta) = self.fs.stat_target(&fd) else { continue };
+            let meta = match self.fs.stat_target(&fd) {
+                Ok(meta) => meta,
+                Err(e) if matches!(e.source, Errno::EACCES | Errno::EPERM) => return Err(e),
+                // Closed since, or no file at all.
+                Err(_) => continue,
+            };
             if self.shared.contains_key(&meta.file_id)
                 && let Some(path) = self.opened_here(proc, &self.fs.read_link(&fd)?)?
             {
@@ -203,12 +208,18 @@ mod tests {
     impl Reader {
         /// A process that has `path` open, and nothing else of ours.
         fn of(path: &Path) -> Self {
-            Self(Command::new("sleep").arg("600").stdin(std::fs::File::open(path).unwrap()).stdout(Stdio::null()).spawn().unwrap())
+            let mut sleep = Command::new("sleep");
+            sleep.arg("600").stdin(std::fs::File::open(path).unwrap()).stdout(Stdio::null()).stderr(Stdio::null());
+            Self(sleep.spawn().unwrap())
         }
 
-        fn end(mut self) {
-            self.0.kill().unwrap();
-            self.0.wait().unwrap();
+        fn end(self) {}
+    }
+
+    impl Drop for Reader {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
         }
     }
 
@@ -282,7 +293,7 @@ mod tests {
     fn a_process_in_a_jail_with_other_mounts_is_seen_through_its_root() {
         let (temp, vm) = instance();
         std::fs::hard_link(vm.join("memory"), temp.path().join("sibling/memory")).unwrap();
-        let script = "mkdir /tmp/jail 2>/dev/null; mount --bind \"$1\" /mnt && exec sleep 600 < /mnt/memory";
+        let script = "mount --bind \"$1\" /mnt && exec sleep 600 < /mnt/memory";
         let mut jail = Command::new("unshare");
         jail.args(["-m", "sh", "-c", script, "sh"]).arg(&vm).stderr(Stdio::null());
         let Ok(child) = jail.spawn() else { return };
