@@ -115,6 +115,11 @@ events! {
         slot: DateTime<Utc> = "the slot",
         why: String = "why",
     }
+    InstanceStuck = "instance.stuck", Error, "The thaw after a snapshot failed: the instance may still be at rest.", id[instance, at] {
+        instance: InstanceId = "the instance",
+        error: String = "what went wrong",
+        at: DateTime<Utc> = "when",
+    }
     SlotMissed = "slot.missed", Warn, "Slots went by while nobody looked; at most the newest of them is caught up.", id[policy, instance, last] {
         instance: InstanceId = "the instance",
         policy: PolicyName = "the policy",

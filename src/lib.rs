@@ -7,6 +7,7 @@ pub mod fork;
 pub mod ids;
 pub mod policy;
 pub mod reclaim;
+pub mod schedule;
 pub mod snapshot;
 pub mod store;
 pub mod worker;

@@ -85,3 +85,11 @@ pub struct DriverConfig {
     /// How long each may take.
     pub timeout: Duration,
 }
+
+impl Config {
+    /// The policy of this name.
+    #[must_use]
+    pub fn policy(&self, name: &crate::ids::PolicyName) -> Option<&Policy> {
+        self.policies.iter().find(|p| p.name == *name)
+    }
+}

@@ -19,7 +19,7 @@ use crate::config::ForkConfig;
 use crate::event::Event;
 use crate::ids::{ForkId, ForkName, InstanceId, SnapshotId};
 use crate::store::fs::FsError;
-use crate::store::instances::ScanCache;
+use crate::store::instances::{Scan, ScanCache};
 use crate::store::journal::{Journal, JournalError};
 use crate::store::root::RootError;
 use crate::store::{Store, StoreError};
@@ -106,6 +106,7 @@ pub struct Forks {
     recipes: Mutex<HashMap<SnapshotId, Arc<recipe::Recipe>>>,
     scans: Mutex<ScanCache>,
     noted: Mutex<BTreeSet<(SnapshotId, String)>>,
+    last_scan: RwLock<Arc<Scan>>,
     root_was_lost: std::sync::atomic::AtomicBool,
 }
 
@@ -161,6 +162,7 @@ impl Forks {
             recipes: Mutex::default(),
             scans: Mutex::default(),
             noted: Mutex::default(),
+            last_scan: RwLock::default(),
             root_was_lost: std::sync::atomic::AtomicBool::new(false),
         };
         (forks, torn)

@@ -11,8 +11,8 @@ use crate::store::layout::Layout;
 use crate::store::{RefTarget, RootProof};
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 /// A change to the refs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -183,11 +183,7 @@ impl Forks {
         }
         let refs: Vec<_> = self.store.index().refs().map(|(s, f, t)| (s.clone(), f.clone(), t.clone())).collect();
         let unfinished = self.state().queue.unfinished();
-        let scan = {
-            let _moves = self.store.lock_root_moves();
-            let mut cache = self.scans.lock().unwrap_or_else(PoisonError::into_inner);
-            instances::scan(&self.store.fs, &self.store.layout, &mut cache)?
-        };
+        let scan = self.scan()?;
         // The root must have been the right one during the whole scan.
         let proof = match self.store.prove_root() {
             Ok(proof) => proof,
@@ -315,14 +311,22 @@ impl Forks {
         }
     }
 
-    /// All forks that there are, by name, with their records: from a fresh scan.
+    /// What is in the instances root: from a fresh scan.
     ///
     /// # Errors
     /// [`FsError`] if the root cannot be listed.
-    pub fn scan(&self) -> Result<Scan, FsError> {
+    pub fn scan(&self) -> Result<Arc<Scan>, FsError> {
         let _moves = self.store.lock_root_moves();
         let mut cache = self.scans.lock().unwrap_or_else(PoisonError::into_inner);
-        instances::scan(&self.store.fs, &self.store.layout, &mut cache)
+        let scan = Arc::new(instances::scan(&self.store.fs, &self.store.layout, &mut cache)?);
+        *self.last_scan.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&scan);
+        Ok(scan)
+    }
+
+    /// What the last scan found.
+    #[must_use]
+    pub fn last_scan(&self) -> Arc<Scan> {
+        Arc::clone(&self.last_scan.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -1,5 +1,277 @@
-//! The worker: one code path behind the command line, `once` and `run`.
+//! The worker: one code path behind the command line, `once` and `run`. It owns the store's lock, and puts schedule,
+//! queue and pruning together; when each runs is its caller's matter.
 
 pub mod backend;
 pub mod problem;
+mod prune;
+mod reader;
+mod sight;
+mod status;
+mod verbs;
 pub mod view;
+
+pub use reader::Reader;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::driver::Plain;
+use crate::event::{Event, Events};
+use crate::fork::queue::Request;
+use crate::fork::{ForkError, Forks};
+use crate::reclaim::Reclaim;
+use crate::schedule::{Job, LedgerError, Schedules};
+use crate::snapshot::copy::{Flow, Progress};
+use crate::snapshot::take::How;
+use crate::store::fs::Fs;
+use crate::store::instances::Scan;
+use crate::store::{OpenOptions, Store, StoreError};
+use chrono::{DateTime, Utc};
+use problem::{Problem, ProblemKind};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+/// What a worker is opened with, besides its configuration.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// The seam to the kernel.
+    pub fs: Fs,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Where facts go.
+    pub events: Events,
+}
+
+impl Surroundings {
+    pub(crate) fn options(&self, config: &Config) -> OpenOptions {
+        OpenOptions {
+            fs: self.fs.clone(),
+            clock: Arc::clone(&self.clock),
+            events: self.events.clone(),
+            store: config.store.clone(),
+            instances: config.instances.clone(),
+        }
+    }
+}
+
+/// Why a worker cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The ledger cannot be read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The start could not be completed.
+    #[error(transparent)]
+    Recover(#[from] ForkError),
+}
+
+/// A worker: the one writer of a store.
+pub struct Worker {
+    /// The store, locked.
+    pub store: Arc<Store>,
+    /// The queue, and the refs.
+    pub forks: Arc<Forks>,
+    /// The schedules.
+    pub schedules: Schedules,
+    reclaim: Reclaim,
+    config: RwLock<Arc<Config>>,
+    rejected: Mutex<Vec<String>>,
+    blocked: Mutex<BTreeSet<(String, String)>>,
+    started_at: DateTime<Utc>,
+    progress: Arc<dyn Progress + Send + Sync>,
+    /// One prune at a time.
+    pruning: Mutex<()>,
+    /// Work in progress is to be rolled back.
+    pub cancelled: AtomicBool,
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("store", &self.store.layout.store()).finish_non_exhaustive()
+    }
+}
+
+impl Worker {
+    /// Opens the store and brings what was unfinished to its end: journal, refs, instances, staging. Nothing is removed
+    /// before that first pass is complete.
+    ///
+    /// # Errors
+    /// [`WorkerError`]; [`StoreError::Busy`] if another worker has the store.
+    pub fn open(config: Config, around: &Surroundings, progress: Arc<dyn Progress + Send + Sync>) -> Result<Arc<Self>, WorkerError> {
+        let began = around.clock.since_boot();
+        let store = Store::open(&around.options(&config))?;
+        let (forks, torn_bytes) = Forks::open(Arc::clone(&store), config.fork, config.threads);
+        let forks = Arc::new(forks);
+        let recovered = forks.recover()?;
+        let staging = store.clear_staging()? + recovered.staging;
+        let schedules = Schedules::open(Arc::clone(&store), &config.policies)?;
+        let now = around.clock.now();
+        if staging + recovered.finished + recovered.dropped_refs + torn_bytes > 0 {
+            let (finished, dropped_refs) = (recovered.finished, recovered.dropped_refs);
+            store.events.emit(Event::StoreRecovered { staging, finished, dropped_refs, torn_bytes, at: now });
+        }
+        let (snapshots, refs) = {
+            let index = store.index();
+            (index.present().count() as u64, index.refs().count() as u64)
+        };
+        store.events.emit(Event::WorkerStarted {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            snapshots,
+            forks: refs,
+            startup_ms: u64::try_from((around.clock.since_boot().saturating_sub(began)).as_millis()).unwrap_or(0),
+            at: now,
+        });
+        Ok(Arc::new(Self {
+            reclaim: Reclaim::new(Arc::clone(&store), Arc::clone(&forks)),
+            schedules,
+            forks,
+            store,
+            config: RwLock::new(Arc::new(config)),
+            rejected: Mutex::default(),
+            blocked: Mutex::default(),
+            started_at: now,
+            progress,
+            pruning: Mutex::default(),
+            cancelled: AtomicBool::new(false),
+        }))
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another configuration into force. Store, instances root, socket and threads stay what they were.
+    pub fn reload(&self, config: Config) {
+        self.forks.configure(config.fork);
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        self.rejected.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.schedules.reconsider();
+    }
+
+    /// Remembers why a reload was refused, for `status`.
+    pub fn reject(&self, problems: Vec<String>) {
+        *self.rejected.lock().unwrap_or_else(PoisonError::into_inner) = problems;
+    }
+
+    /// Asks running work to roll back: for a stop that has waited long enough.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::SeqCst);
+        self.forks.wake();
+    }
+
+    fn flow(&self) -> Flow<'_> {
+        Flow { threads: self.config().threads, progress: self.progress.as_ref(), cancelled: &self.cancelled }
+    }
+
+    /// The slots that are due now.
+    #[must_use]
+    pub fn due_jobs(&self) -> Vec<Job> {
+        let proven = self.store.prove_root().is_ok();
+        let instances: Vec<_> = self.forks.last_scan().names().collect();
+        self.schedules.tick(&self.config().policies, proven.then_some(&instances), self.store.clock.now())
+    }
+
+    /// Takes the snapshot of a slot; true if there is one now.
+    pub fn run_job(&self, job: &Job) -> bool {
+        let config = self.config();
+        let driver = Plain::new(config.driver.clone());
+        self.schedules.run(job, self.how(&config, &driver))
+    }
+
+    fn how<'a>(&'a self, config: &'a Config, driver: &'a Plain) -> How<'a> {
+        How { driver, skip: &config.skip, memory_names: &config.driver.memory_names, flow: self.flow() }
+    }
+
+    /// Reads the instances root again: for changes that nobody was told of.
+    pub fn look_at_root(&self) -> u64 {
+        match self.forks.reconcile() {
+            Ok(dropped) => dropped,
+            Err(e) => {
+                self.store.events.emit(Event::RecordUnreadable {
+                    path: self.store.layout.instances().display().to_string(),
+                    why: e.to_string(),
+                    blocks: Vec::new(),
+                });
+                0
+            }
+        }
+    }
+
+    /// Everything that is due now, once: slots, the queue, pruning, the trash.
+    ///
+    /// # Errors
+    /// [`Problem`] if the queue or the trash cannot be worked on. Slots that failed are in ledger and log; the number
+    /// of slots that failed is returned.
+    pub fn once(&self) -> Result<usize, Problem> {
+        let jobs = self.due_jobs();
+        let threads = self.config().threads.clamp(1, jobs.len().max(1));
+        let next = std::sync::atomic::AtomicUsize::new(0);
+        let failed = std::sync::atomic::AtomicUsize::new(0);
+        let work = || {
+            while let Some(job) = jobs.get(next.fetch_add(1, Ordering::SeqCst)) {
+                if !self.run_job(job) {
+                    failed.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        };
+        if threads == 1 {
+            work();
+        } else {
+            std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+        }
+        self.forks.run_ready(&self.cancelled).map_err(|e| problem_of_fork(&e))?;
+        self.prune_pass()?;
+        self.sweep()?;
+        self.forks.compact().map_err(|e| problem_of_fork(&e))?;
+        Ok(failed.into_inner())
+    }
+
+    fn last_scan(&self) -> Arc<Scan> {
+        self.forks.last_scan()
+    }
+}
+
+/// `verify`, with what the queue has in hand.
+fn verify_store(_store: &Store, _requests: &[Request], _flow: Flow<'_>) -> view::Findings {
+    view::Findings::default()
+}
+
+/// A store's error as the outside sees it.
+pub(crate) fn problem_of_store(e: &StoreError) -> Problem {
+    let kind = match e {
+        StoreError::NoSnapshot { .. } => ProblemKind::NotFound,
+        StoreError::Busy { .. } => ProblemKind::Busy,
+        StoreError::NoStore { .. } => ProblemKind::Config,
+        StoreError::Id(_) => ProblemKind::BadRequest,
+        _ => ProblemKind::Failed,
+    };
+    Problem::new(kind, e.to_string())
+}
+
+/// A fork's error as the outside sees it.
+pub(crate) fn problem_of_fork(e: &ForkError) -> Problem {
+    use crate::fork::queue::Denied;
+    let kind = match e {
+        ForkError::Denied(Denied::Unknown(_)) | ForkError::NoSnapshot(_) | ForkError::NoFork(_) => ProblemKind::NotFound,
+        ForkError::Denied(Denied::Full(_)) => ProblemKind::Busy,
+        ForkError::InUse { .. } => ProblemKind::InUse,
+        ForkError::Denied(_) | ForkError::NotForkable(..) | ForkError::NamesSource { .. } => ProblemKind::Conflict,
+        ForkError::Store(e) => return problem_of_store(e),
+        _ => ProblemKind::Failed,
+    };
+    Problem::new(kind, e.to_string())
+}
+
+/// The error of opening a worker as the outside sees it.
+#[must_use]
+pub fn problem_of_open(e: &WorkerError) -> Problem {
+    match e {
+        WorkerError::Store(e) => problem_of_store(e),
+        other => Problem::new(ProblemKind::Failed, other.to_string()),
+    }
+}

@@ -1,0 +1,112 @@
+//! A prune: plan, carry out one by one, report. One that fails or must stay never stops the rest.
+
+use super::backend::Answer;
+use super::problem::{Problem, ProblemKind};
+use super::view::{BlockedView, FailedRemoval, PruneReport};
+use super::{Worker, sight};
+use crate::event::Event;
+use crate::ids::PolicyName;
+use crate::policy::{Plan, PlanEntry, Verdict};
+use crate::reclaim::{ReclaimError, Swept};
+use std::sync::PoisonError;
+
+/// Reasons that keep a snapshot which would go, in the words of `prune.blocked`.
+const BLOCKS: &[&str] = &["live_forks", "queued", "pinned", "held", "unreadable", "unmounted", "clock"];
+
+impl Worker {
+    /// Plans for all policies and carries it out.
+    ///
+    /// # Errors
+    /// [`Problem`] if no plan can be made.
+    pub fn prune_pass(&self) -> Answer<PruneReport> {
+        self.prune_by(&[], None)
+    }
+
+    pub(super) fn prune_by(&self, policies: &[PolicyName], hash: Option<&str>) -> Answer<PruneReport> {
+        let _one = self.pruning.lock().unwrap_or_else(PoisonError::into_inner);
+        self.look_at_root();
+        let plan = sight::plan(self, policies, self.store.clock.now())?;
+        if let Some(wanted) = hash.filter(|wanted| *wanted != plan.hash) {
+            let detail = format!("it is no longer the plan {wanted}, but {}; look at it again with `snapkeep plan`", plan.hash);
+            return Err(Problem::new(ProblemKind::Conflict, detail));
+        }
+        self.report_plan(&plan);
+        let mut report = PruneReport { hash: plan.hash.clone(), ..PruneReport::default() };
+        for entry in &plan.entries {
+            match entry.verdict {
+                Verdict::Keep => {}
+                Verdict::Blocked => report.blocked.push(blocked_view(entry)),
+                Verdict::Remove => self.carry_out(entry, &mut report),
+            }
+        }
+        self.report_blocked(&report.blocked);
+        Ok(report)
+    }
+
+    fn carry_out(&self, entry: &PlanEntry, report: &mut PruneReport) {
+        let id = &entry.snapshot_id;
+        let reasons: Vec<String> = entry.reasons.iter().map(|r| r.rule.clone()).collect();
+        match self.reclaim.remove(id, &reasons, self.config().trash_grace) {
+            Ok(_) => report.removed.push(id.clone()),
+            // Between the plan and the cut somebody began to need it.
+            Err(ReclaimError::Blocked { blocked, .. }) => report.blocked.push(BlockedView {
+                id: id.clone(),
+                why: blocked.why.iter().map(ToString::to_string).collect(),
+                forks: blocked.forks,
+            }),
+            Err(e) => {
+                self.store.events.emit(Event::PruneFailed { snapshot: id.to_string(), error: e.to_string() });
+                report.failed.push(FailedRemoval { id: id.clone(), error: e.to_string() });
+            }
+        }
+    }
+
+    /// A plan that does nothing is not worth a line.
+    fn report_plan(&self, plan: &Plan) {
+        let count = |verdict| plan.entries.iter().filter(|e| e.verdict == verdict).count() as u64;
+        if count(Verdict::Remove) > 0 {
+            self.store.events.emit(Event::PrunePlanned {
+                hash: plan.hash.clone(),
+                at: plan.at,
+                keep: count(Verdict::Keep),
+                remove: count(Verdict::Remove),
+                blocked: count(Verdict::Blocked),
+            });
+        }
+    }
+
+    /// Reports what must stay, once for each snapshot and reason, not at every pass.
+    fn report_blocked(&self, blocked: &[BlockedView]) {
+        let mut known = self.blocked.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = blocked.iter().map(|b| (b.id.to_string(), b.why.join(","))).collect();
+        for view in blocked.iter().filter(|b| !known.contains(&(b.id.to_string(), b.why.join(",")))) {
+            self.store.events.emit(Event::PruneBlocked { snapshot: view.id.clone(), why: view.why.clone(), forks: view.forks.clone() });
+        }
+        *known = now;
+    }
+
+    /// Unlinks what lies in the trash and whose grace is over.
+    ///
+    /// # Errors
+    /// [`Problem`] if the trash cannot be listed.
+    pub fn sweep(&self) -> Answer<Swept> {
+        let config = self.config();
+        self.reclaim.sweep(config.trash_grace, config.fork_grace).map_err(|e| problem_of_reclaim(&e))
+    }
+}
+
+fn blocked_view(entry: &PlanEntry) -> BlockedView {
+    let why = entry.reasons.iter().map(|r| r.rule.clone()).filter(|rule| BLOCKS.contains(&rule.as_str())).collect();
+    BlockedView { id: entry.snapshot_id.clone(), why, forks: entry.forks.clone() }
+}
+
+/// A removal's error as the outside sees it.
+pub(super) fn problem_of_reclaim(e: &ReclaimError) -> Problem {
+    match e {
+        ReclaimError::Blocked { blocked, .. } => {
+            Problem { forks: blocked.forks.clone(), holds: blocked.holds.clone(), ..Problem::new(ProblemKind::Conflict, e.to_string()) }
+        }
+        ReclaimError::Store(e) => super::problem_of_store(e),
+        ReclaimError::Unmounted(_) => Problem::new(ProblemKind::Failed, e.to_string()),
+    }
+}

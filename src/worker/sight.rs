@@ -1,0 +1,221 @@
+//! Looking: what a snapshot, a fork, the queue, a plan and the schedules look like from outside. The same for the
+//! worker and for a reader without the lock; both are a [`Sight`].
+
+use super::backend::Answer;
+use super::problem::{Problem, ProblemKind};
+use super::view::{ForkView, ForkViews, SnapshotFilter, SnapshotView, Snapshots, UnreadableSnapshot};
+use crate::config::Config;
+use crate::fork::queue::{Request, RequestState};
+use crate::ids::{InstanceId, PolicyName, SnapshotId, SnapshotName};
+use crate::policy::cadence::LedgerEntry;
+use crate::policy::retention::{self, Circumstances};
+use crate::policy::{Plan, SnapshotFacts};
+use crate::reclaim::fork_names;
+use crate::schedule::Pair;
+use crate::store::instances::{Scan, Standing};
+use crate::store::layout::Layout;
+use crate::store::{Known, Store, Summary};
+use chrono::{DateTime, Utc};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// What looking needs to know.
+pub trait Sight {
+    /// The store.
+    fn store(&self) -> &Store;
+    /// The configuration in force.
+    fn config(&self) -> Arc<Config>;
+    /// All requests.
+    fn requests(&self) -> Vec<Request>;
+    /// The ledger.
+    fn ledger(&self) -> Vec<(Pair, LedgerEntry)>;
+    /// Whether a slot of the pair is being taken.
+    fn is_running(&self, pair: &Pair) -> bool;
+    /// What is in the instances root.
+    fn scan(&self) -> Arc<Scan>;
+    /// Why the queue is closed, if it is.
+    fn queue_closed(&self) -> Option<String>;
+    /// When the worker started, if this is one.
+    fn started_at(&self) -> Option<DateTime<Utc>>;
+    /// Problems of a refused reload.
+    fn rejected(&self) -> Vec<String>;
+}
+
+/// `ls`.
+pub(super) fn snapshots(sight: &dyn Sight, filter: &SnapshotFilter) -> Snapshots {
+    let mut all = Snapshots::default();
+    let known: Vec<(SnapshotId, Known)> = sight.store().index().present().map(|(id, known)| (id.clone(), known.clone())).collect();
+    for (id, known) in known {
+        match &known.summary {
+            None => {
+                let why = known.unreadable.iter().next().cloned().unwrap_or_default();
+                all.unreadable.push(UnreadableSnapshot { id, why, ref_count: known.refs.len() as u64 });
+            }
+            Some(summary) => {
+                let instance = filter.instance.as_ref().is_none_or(|i| *i == summary.instance);
+                let policy = filter.policy.as_ref().is_none_or(|p| Some(p) == summary.policy.as_ref());
+                if instance && policy {
+                    all.snapshots.push(view(sight.store(), summary, &known));
+                }
+            }
+        }
+    }
+    all.snapshots.sort_by_key(|s| s.seq);
+    all
+}
+
+/// One snapshot.
+pub(super) fn view(store: &Store, summary: &Summary, known: &Known) -> SnapshotView {
+    SnapshotView {
+        id: summary.id.clone(),
+        seq: summary.seq,
+        name: summary.name.clone(),
+        instance: summary.instance.clone(),
+        policy: summary.policy.clone(),
+        parent: summary.parent.clone(),
+        kind: summary.kind,
+        driver: summary.driver.clone(),
+        state: known.state(),
+        created_at: summary.created_at,
+        tags: summary.tags.clone(),
+        size_bytes: summary.size_bytes,
+        allocated_bytes: summary.allocated_bytes,
+        reclaimable_bytes: reclaimable(store, summary),
+        ref_count: known.refs.len() as u64,
+        pool_count: 0,
+        holds: known.holds.iter().cloned().collect(),
+        compression_state: "none".to_owned(),
+        quarantined_because: known.quarantined.clone(),
+    }
+}
+
+/// What removing a snapshot would free, as far as counts of names tell: a memory file that others link frees nothing.
+/// Extents that others share are not looked at here.
+fn reclaimable(store: &Store, summary: &Summary) -> u64 {
+    let data = Layout::data_in(&store.layout.snapshot(&summary.id));
+    let shared = |path: &std::path::Path| match store.fs.stat(&data.join(path)) {
+        Ok(meta) if meta.links > 1 => meta.allocated,
+        _ => 0,
+    };
+    let shared: u64 = summary.memory.iter().map(|m| shared(&m.path)).sum();
+    summary.allocated_bytes.saturating_sub(shared)
+}
+
+/// Finds a snapshot by id, by `INSTANCE/NAME`, or by a name that only one has.
+pub(super) fn resolve(store: &Store, text: &str) -> Answer<SnapshotId> {
+    if let Ok(id) = SnapshotId::parse(text) {
+        return if store.known(&id).is_ok() { Ok(id) } else { Err(not_found(text)) };
+    }
+    let (instance, name) = match text.rsplit_once('/') {
+        Some((instance, name)) => (Some(InstanceId::parse(instance).map_err(|_| not_found(text))?), name),
+        None => (None, text),
+    };
+    let name = SnapshotName::parse(name).map_err(|_| not_found(text))?;
+    let index = store.index();
+    let summaries = index.present().filter_map(|(_, known)| known.summary.as_ref());
+    let mut found = summaries.filter(|s| s.name == name && instance.as_ref().is_none_or(|i| *i == s.instance));
+    match (found.next(), found.next()) {
+        (Some(only), None) => Ok(only.id.clone()),
+        (Some(_), Some(_)) => {
+            Err(Problem::new(ProblemKind::BadRequest, format!("several snapshots are called {name}; give the id, or INSTANCE/{name}")))
+        }
+        (None, _) => Err(not_found(text)),
+    }
+}
+
+fn not_found(text: &str) -> Problem {
+    Problem::new(ProblemKind::NotFound, format!("there is no snapshot {text}; `snapkeep ls` lists them"))
+}
+
+/// `show`.
+pub(super) fn snapshot(sight: &dyn Sight, text: &str) -> Answer<SnapshotView> {
+    let id = resolve(sight.store(), text)?;
+    let known = sight.store().known(&id).map_err(|e| super::problem_of_store(&e))?;
+    match &known.summary {
+        Some(summary) => Ok(view(sight.store(), summary, &known)),
+        None => {
+            let why = known.unreadable.iter().cloned().collect::<Vec<_>>().join("; ");
+            Err(Problem::new(ProblemKind::Failed, format!("snapshot {id} is kept, but cannot be read: {why}")))
+        }
+    }
+}
+
+/// `forks`.
+pub(super) fn forks(sight: &dyn Sight, of: Option<&SnapshotId>) -> ForkViews {
+    let layout = &sight.store().layout;
+    let mut views = ForkViews::default();
+    for (name, (_, standing)) in &sight.scan().instances {
+        if let Standing::Fork(record) = standing
+            && of.is_none_or(|id| *id == record.fork_of_snapshot)
+        {
+            views.forks.push(ForkView {
+                format: record.format,
+                fork_id: record.fork_id.clone(),
+                fork_of_snapshot: record.fork_of_snapshot.clone(),
+                key: record.key.clone(),
+                created_at: record.created_at,
+                name: name.to_string_lossy().into_owned(),
+                path: layout.instance_named(name).display().to_string(),
+            });
+        }
+    }
+    views
+}
+
+/// What the plan is made of.
+fn facts(sight: &dyn Sight) -> Vec<SnapshotFacts> {
+    let mut waiting: HashMap<SnapshotId, Vec<_>> = HashMap::new();
+    for request in sight.requests().into_iter().filter(|r| !r.state.is_final() && r.state != RequestState::Done) {
+        waiting.entry(request.snapshot_id).or_default().push((request.id, request.name));
+    }
+    let none = Vec::new();
+    let index = sight.store().index();
+    let fact = |(id, known): (&SnapshotId, &Known)| {
+        let summary = known.summary.as_ref()?;
+        let queued = waiting.get(id).unwrap_or(&none);
+        let queued_names: Vec<String> = queued.iter().map(|(_, name)| name.to_string()).collect();
+        Some(SnapshotFacts {
+            id: id.clone(),
+            instance: summary.instance.clone(),
+            policy: summary.policy.clone(),
+            created_at: summary.created_at,
+            order_at: summary.order_at,
+            seq: summary.seq,
+            state: known.state(),
+            forks: fork_names(known, queued).into_iter().filter(|n| !queued_names.contains(n)).collect(),
+            queued: queued_names,
+            holds: known.holds.iter().cloned().collect(),
+            pinned: known.pins > 0,
+            unreadable: known.unreadable.iter().next().cloned(),
+            reclaimable_bytes: summary.allocated_bytes,
+        })
+    };
+    index.present().filter_map(fact).collect()
+}
+
+/// `plan`: for these policies only, or for all.
+pub(super) fn plan(sight: &dyn Sight, policies: &[PolicyName], at: DateTime<Utc>) -> Answer<Plan> {
+    let config = sight.config();
+    for name in policies {
+        if config.policy(name).is_none() {
+            return Err(Problem::new(ProblemKind::NotFound, format!("there is no policy {name} in {}", config.file.display())));
+        }
+    }
+    let mut facts = facts(sight);
+    if !policies.is_empty() {
+        facts.retain(|f| f.policy.as_ref().is_some_and(|p| policies.contains(p)));
+    }
+    for fact in &mut facts {
+        if let Some(summary) = sight.store().known(&fact.id).ok().and_then(|known| known.summary) {
+            fact.reclaimable_bytes = reclaimable(sight.store(), &summary);
+        }
+    }
+    let gone_since: BTreeMap<_, _> = sight.ledger().into_iter().filter_map(|(pair, entry)| Some((pair, entry.gone_since?))).collect();
+    let around = Circumstances {
+        policies: &config.policies,
+        gone_since: &gone_since,
+        clock_trusted: true,
+        root_proven: sight.store().prove_root().is_ok(),
+    };
+    Ok(retention::plan(&facts, &around, at))
+}

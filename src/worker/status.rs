@@ -1,0 +1,108 @@
+//! `status`: the worker, and how each policy does with each instance.
+
+use super::sight::Sight;
+use super::view::{PolicyStatus, StatusView, WorkerView};
+use crate::ids::InstanceId;
+use crate::policy::Policy;
+use crate::policy::cadence::{Due, LedgerEntry, due};
+use crate::schedule::Pair;
+use chrono::{DateTime, Utc};
+use std::collections::BTreeMap;
+
+/// The whole status at `now`.
+pub(super) fn status(sight: &dyn Sight, now: DateTime<Utc>) -> StatusView {
+    let config = sight.config();
+    let ledger: BTreeMap<Pair, LedgerEntry> = sight.ledger().into_iter().collect();
+    let scan = sight.scan();
+    let instances: Vec<(InstanceId, bool)> = scan.names().collect();
+    let mut policies = Vec::new();
+    for policy in &config.policies {
+        let there = instances.iter().filter(|(i, is_fork)| policy.select.matches(i, *is_fork)).map(|(i, _)| i);
+        let known = ledger.keys().filter(|(p, _)| *p == policy.name).map(|(_, i)| i);
+        let mut pairs: Vec<InstanceId> = there.chain(known).cloned().collect();
+        pairs.sort();
+        pairs.dedup();
+        if pairs.is_empty() {
+            policies.push(no_instances(policy));
+        }
+        for instance in pairs {
+            let pair = (policy.name.clone(), instance);
+            policies.push(pair_status(sight, policy, &pair, ledger.get(&pair), now));
+        }
+    }
+    StatusView { worker: worker(sight), policies }
+}
+
+fn worker(sight: &dyn Sight) -> WorkerView {
+    let config = sight.config();
+    let store = sight.store();
+    let (snapshots, forks) = {
+        let index = store.index();
+        (index.present().count() as u64, index.refs().count() as u64)
+    };
+    WorkerView {
+        running: sight.started_at().is_some(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at: sight.started_at(),
+        config: config.file.display().to_string(),
+        config_rejected: sight.rejected(),
+        store: store.layout.store().display().to_string(),
+        instances: store.layout.instances().display().to_string(),
+        root_lost: store.prove_root().err().map(|e| e.to_string()),
+        queue_closed: sight.queue_closed(),
+        snapshots,
+        forks,
+        pending: sight.requests().iter().filter(|r| !r.state.is_final()).count() as u64,
+    }
+}
+
+fn no_instances(policy: &Policy) -> PolicyStatus {
+    PolicyStatus {
+        policy: policy.name.clone(),
+        instance: None,
+        state: "no instances".to_owned(),
+        last_success_at: None,
+        last_snapshot: None,
+        last_error: None,
+        failures: 0,
+        next_slot: None,
+        snapshots: 0,
+    }
+}
+
+fn pair_status(sight: &dyn Sight, policy: &Policy, pair: &Pair, entry: Option<&LedgerEntry>, now: DateTime<Utc>) -> PolicyStatus {
+    let entry = entry.cloned().unwrap_or_else(|| LedgerEntry::new(now));
+    let next_slot = policy.schedule.as_ref().and_then(|schedule| {
+        let offset = schedule.offset(&pair.0, &pair.1, now);
+        match due(schedule, offset, &entry, now) {
+            Due::NotYet(at) => at,
+            Due::Run { slot, .. } => Some(slot + offset),
+            Due::Missed(_) => schedule.slot_after(now - offset).map(|slot| slot + offset),
+        }
+    });
+    let state = if sight.is_running(pair) {
+        "running"
+    } else if entry.gone_since.is_some() {
+        "gone"
+    } else if policy.schedule.is_none() {
+        "prune only"
+    } else if entry.failures > 0 {
+        "failing"
+    } else if entry.last_success.is_none() {
+        "waiting"
+    } else {
+        "ok"
+    };
+    let taken = sight.store().index().of_instance(&pair.1).iter().filter(|s| s.policy.as_ref() == Some(&pair.0)).count();
+    PolicyStatus {
+        policy: pair.0.clone(),
+        instance: Some(pair.1.clone()),
+        state: state.to_owned(),
+        last_success_at: entry.last_success.as_ref().map(|s| s.at),
+        last_snapshot: entry.last_success.map(|s| s.snapshot),
+        last_error: entry.last_error,
+        failures: entry.failures,
+        next_slot: if entry.gone_since.is_some() { None } else { next_slot },
+        snapshots: taken as u64,
+    }
+}

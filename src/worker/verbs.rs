@@ -1,0 +1,289 @@
+//! The verbs, carried out by the one who has the lock.
+
+use super::backend::{Answer, Backend};
+use super::problem::{Problem, ProblemKind};
+use super::prune::problem_of_reclaim;
+use super::sight::{self, Sight};
+use super::view::{
+    Findings, ForkBody, ForkViews, PruneReport, RemovedView, RequestView, Requests, RestoredView, SnapshotFilter, SnapshotView, Snapshots,
+    StatusView, TakeBody, UnforkedView,
+};
+use super::{Worker, problem_of_fork, problem_of_store, status};
+use crate::config::Config;
+use crate::driver::Plain;
+use crate::event::Event;
+use crate::fork::queue::{Ask, Naming, Request};
+use crate::ids::{ForkId, ForkName, HoldName, InstanceId, PolicyName, SnapshotId};
+use crate::policy::cadence::LedgerEntry;
+use crate::policy::{KindRule, Plan};
+use crate::reclaim::ReclaimError;
+use crate::schedule::Pair;
+use crate::snapshot::restore::{RestoreError, restore};
+use crate::snapshot::take::{TakeError, Wanted, take};
+use crate::store::Store;
+use crate::store::instances::Scan;
+use chrono::{DateTime, Utc};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The most forks that one request may ask for.
+const MOST_FORKS: usize = 10_000;
+
+impl Sight for Worker {
+    fn store(&self) -> &Store {
+        &self.store
+    }
+    fn config(&self) -> Arc<Config> {
+        Worker::config(self)
+    }
+    fn requests(&self) -> Vec<Request> {
+        self.forks.requests()
+    }
+    fn ledger(&self) -> Vec<(Pair, LedgerEntry)> {
+        self.schedules.pairs()
+    }
+    fn is_running(&self, pair: &Pair) -> bool {
+        self.schedules.is_running(pair)
+    }
+    fn scan(&self) -> Arc<Scan> {
+        self.last_scan()
+    }
+    fn queue_closed(&self) -> Option<String> {
+        self.forks.closed()
+    }
+    fn started_at(&self) -> Option<DateTime<Utc>> {
+        Some(self.started_at)
+    }
+    fn rejected(&self) -> Vec<String> {
+        self.rejected.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Worker {
+    fn resolve(&self, snapshot: &str) -> Answer<SnapshotId> {
+        sight::resolve(&self.store, snapshot)
+    }
+
+    /// Waits until all these requests have come to their end, or the time is over. Whoever has the lock without a
+    /// worker's threads does the work meanwhile.
+    fn wait_for(&self, requests: &mut [Request], wait: Duration) {
+        let deadline = Instant::now().checked_add(wait);
+        loop {
+            let mut pending = false;
+            for request in requests.iter_mut() {
+                if let Some(now) = self.forks.request(&request.id) {
+                    *request = now;
+                }
+                pending |= !request.state.is_final();
+            }
+            let left = deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(Instant::now()));
+            if !pending || left.is_zero() || self.cancelled.load(std::sync::atomic::Ordering::SeqCst) {
+                return;
+            }
+            self.forks.wait_for_change(left.min(Duration::from_millis(200)));
+        }
+    }
+}
+
+impl Backend for Worker {
+    fn snapshots(&self, filter: &SnapshotFilter) -> Answer<Snapshots> {
+        Ok(sight::snapshots(self, filter))
+    }
+
+    fn snapshot(&self, snapshot: &str) -> Answer<SnapshotView> {
+        sight::snapshot(self, snapshot)
+    }
+
+    fn take(&self, body: &TakeBody) -> Answer<SnapshotView> {
+        let config = Worker::config(self);
+        let driver = Plain::new(config.driver.clone());
+        let wanted = Wanted {
+            instance: body.instance.clone(),
+            policy: None,
+            name: body.name.clone(),
+            name_prefix: None,
+            tags: body.tags.clone(),
+            kind: KindRule::Auto,
+        };
+        let began = self.store.clock.now();
+        match take(&self.store, &wanted, self.how(&config, &driver)) {
+            Ok(taken) => {
+                self.schedules.report_taken(&taken, self.store.clock.now());
+                sight::snapshot(self, taken.summary.id.as_str())
+            }
+            Err(e) => {
+                self.store.events.emit(Event::SnapshotFailed {
+                    instance: body.instance.clone(),
+                    policy: None,
+                    slot: None,
+                    attempt: 1,
+                    at: began,
+                    error: e.to_string(),
+                    interrupted: e.is_cancelled(),
+                    retry_at: None,
+                });
+                Err(problem_of_take(&e))
+            }
+        }
+    }
+
+    fn fork(&self, snapshot: &str, body: &ForkBody, wait: Option<Duration>) -> Answer<Requests> {
+        let id = self.resolve(snapshot)?;
+        let asks = asks(&id, body)?;
+        let mut requests = Vec::with_capacity(asks.len());
+        let mut refused = None;
+        for answer in self.forks.accept(asks) {
+            match answer {
+                Ok(request) => requests.push(request),
+                Err(e) => refused = refused.or(Some(problem_of_fork(&e))),
+            }
+        }
+        if let Some(problem) = refused {
+            let accepted: Vec<&str> = requests.iter().map(|r| r.name.as_str()).collect();
+            let rest = if accepted.is_empty() { String::new() } else { format!(" (accepted: {})", accepted.join(", ")) };
+            return Err(Problem { detail: problem.detail.clone() + &rest, ..problem });
+        }
+        if let Some(wait) = wait {
+            self.wait_for(&mut requests, wait);
+        }
+        Ok(Requests { requests: requests.into_iter().map(RequestView::from).collect() })
+    }
+
+    fn forks(&self, snapshot: Option<&str>) -> Answer<ForkViews> {
+        let id = snapshot.map(|s| self.resolve(s)).transpose()?;
+        Ok(sight::forks(self, id.as_ref()))
+    }
+
+    fn unfork(&self, name: &InstanceId) -> Answer<UnforkedView> {
+        let removed = self.forks.unfork(name).map_err(|e| problem_of_fork(&e))?;
+        // With no grace its files and its ref go at once; what fails is tried again by the next sweep.
+        self.sweep()?;
+        Ok(UnforkedView { name: name.clone(), fork_id: removed.fork, snapshot_id: removed.snapshot })
+    }
+
+    fn queue(&self) -> Answer<Requests> {
+        Ok(Requests { requests: self.forks.requests().into_iter().map(RequestView::from).collect() })
+    }
+
+    fn request(&self, id: &ForkId) -> Answer<RequestView> {
+        let unknown = || problem_of_fork(&crate::fork::queue::Denied::Unknown(id.clone()).into());
+        self.forks.request(id).map(RequestView::from).ok_or_else(unknown)
+    }
+
+    fn cancel(&self, id: &ForkId) -> Answer<RequestView> {
+        self.forks.cancel(id).map(RequestView::from).map_err(|e| problem_of_fork(&e))
+    }
+
+    fn remove(&self, snapshot: &str, defer: bool) -> Answer<RemovedView> {
+        let id = self.resolve(snapshot)?;
+        self.look_at_root();
+        let grace = Worker::config(self).trash_grace;
+        match self.reclaim.remove(&id, &["by hand".to_owned()], grace) {
+            Ok(_) => {
+                self.sweep()?;
+                Ok(RemovedView { id, result: "removed".to_owned(), forks: Vec::new() })
+            }
+            Err(ReclaimError::Blocked { blocked, .. }) if defer && !blocked.why.contains(&"unreadable") => {
+                let guard = self.store.lock_snapshot(&id);
+                self.store.mark_expiring(&guard).map_err(|e| problem_of_store(&e))?;
+                Ok(RemovedView { id, result: "expiring".to_owned(), forks: blocked.forks })
+            }
+            Err(e) => Err(problem_of_reclaim(&e)),
+        }
+    }
+
+    fn hold(&self, snapshot: &str, name: &HoldName) -> Answer<SnapshotView> {
+        let id = self.resolve(snapshot)?;
+        let guard = self.store.lock_snapshot(&id);
+        self.store.add_hold(&guard, name).map_err(|e| problem_of_store(&e))?;
+        drop(guard);
+        sight::snapshot(self, id.as_str())
+    }
+
+    fn release(&self, snapshot: &str, name: &HoldName) -> Answer<SnapshotView> {
+        let id = self.resolve(snapshot)?;
+        let guard = self.store.lock_snapshot(&id);
+        let was_there = self.store.drop_hold(&guard, name).map_err(|e| problem_of_store(&e))?;
+        drop(guard);
+        if was_there {
+            sight::snapshot(self, id.as_str())
+        } else {
+            Err(Problem::new(ProblemKind::NotFound, format!("snapshot {id} has no hold {name}")))
+        }
+    }
+
+    fn restore(&self, snapshot: &str) -> Answer<RestoredView> {
+        let id = self.resolve(snapshot)?;
+        let config = Worker::config(self);
+        let driver = Plain::new(config.driver.clone());
+        let restored = restore(&self.store, &id, &driver, &config.skip, self.flow()).map_err(|e| problem_of_restore(&e))?;
+        self.store.events.emit(Event::SnapshotRestored {
+            snapshot: id.clone(),
+            instance: restored.instance.clone(),
+            at: self.store.clock.now(),
+            replaced: restored.replaced.is_some(),
+        });
+        self.look_at_root();
+        let replaced = restored.replaced.map(|path| path.display().to_string());
+        Ok(RestoredView { id, instance: restored.instance, replaced })
+    }
+
+    fn plan(&self, policies: &[PolicyName], at: Option<DateTime<Utc>>) -> Answer<Plan> {
+        sight::plan(self, policies, at.unwrap_or_else(|| self.store.clock.now()))
+    }
+
+    fn prune(&self, policies: &[PolicyName], hash: Option<&str>) -> Answer<PruneReport> {
+        let report = self.prune_by(policies, hash)?;
+        self.sweep()?;
+        Ok(report)
+    }
+
+    fn status(&self) -> Answer<StatusView> {
+        Ok(status::status(self, self.store.clock.now()))
+    }
+
+    fn verify(&self) -> Answer<Findings> {
+        Ok(super::verify_store(&self.store, &self.forks.requests(), self.flow()))
+    }
+}
+
+/// What a fork body asks for: one of `name`, `names`, or `count` with `prefix`. A key covers all of it: each fork gets
+/// one of its own, made of the key and its place.
+fn asks(id: &SnapshotId, body: &ForkBody) -> Answer<Vec<Ask>> {
+    let bad = |why: String| Problem::new(ProblemKind::BadRequest, why);
+    let named = |name: &String| ForkName::parse(name).map(Naming::Named).map_err(|e| bad(e.to_string()));
+    let namings: Vec<Naming> = match (&body.name, &body.names, body.count, &body.prefix) {
+        (Some(name), None, None, None) => vec![named(name)?],
+        (None, Some(names), None, None) => names.iter().map(named).collect::<Answer<_>>()?,
+        (None, None, Some(count), Some(prefix)) => {
+            ForkName::parse(&format!("{prefix}-1")).map_err(|e| bad(e.to_string()))?;
+            vec![Naming::Prefixed(prefix.clone()); (count as usize).min(MOST_FORKS + 1)]
+        }
+        _ => return Err(bad("give one of \"name\", \"names\", or \"count\" with \"prefix\"".to_owned())),
+    };
+    if namings.is_empty() || namings.len() > MOST_FORKS {
+        return Err(bad(format!("ask for 1 to {MOST_FORKS} forks at a time")));
+    }
+    let single = namings.len() == 1;
+    let key = |at: usize| body.key.as_ref().map(|key| if single { key.clone() } else { format!("{key}/{at}") });
+    Ok(namings.into_iter().enumerate().map(|(at, naming)| Ask { key: key(at), snapshot: id.clone(), naming }).collect())
+}
+
+fn problem_of_take(e: &TakeError) -> Problem {
+    let kind = match e {
+        TakeError::NoInstance(_) => ProblemKind::NotFound,
+        TakeError::NameTaken(..) | TakeError::WrongKind { .. } => ProblemKind::Conflict,
+        TakeError::Store(e) => return problem_of_store(e),
+        _ => ProblemKind::Failed,
+    };
+    Problem::new(kind, e.to_string())
+}
+
+fn problem_of_restore(e: &RestoreError) -> Problem {
+    match e {
+        RestoreError::InUse { .. } => Problem::new(ProblemKind::InUse, e.to_string()),
+        RestoreError::Quarantined(..) => Problem::new(ProblemKind::Conflict, e.to_string()),
+        RestoreError::Store(e) => problem_of_store(e),
+        _ => Problem::new(ProblemKind::Failed, e.to_string()),
+    }
+}
