@@ -1,7 +1,20 @@
 //! The configuration: one TOML file and `policies.d`, read whole, checked whole, reported whole.
 
+mod check;
+mod cron;
+mod keys;
+mod load;
+mod policies;
+mod problem;
+mod raw;
 mod skip;
+pub mod units;
+mod walk;
 
+pub use check::parse;
+pub use load::load;
+pub use problem::{ConfigError, Problem};
+pub use raw::schema;
 pub use skip::Skip;
 
 use crate::policy::Policy;
@@ -14,6 +27,8 @@ use std::time::Duration;
 pub struct Config {
     /// The file it came from.
     pub file: PathBuf,
+    /// Digest of all files' text: equal if nothing has changed.
+    pub digest: String,
     /// Where snapshots are kept.
     pub store: PathBuf,
     /// The directory whose subdirectories are instances.

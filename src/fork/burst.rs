@@ -30,14 +30,15 @@ pub struct BurstReport {
 type Outcome = (Request, Result<Built, ForkError>);
 
 impl Forks {
-    /// Makes the forks that are ready, [`MOST`] at a time; returns when nothing is ready now or `stop` is set.
+    /// Makes the forks that are ready, [`MOST`] at a time; returns when nothing is ready now. Once `stop` is set no burst
+    /// begins; once `cancelled` is set the one that is being built is rolled back, and its requests wait for the next start.
     ///
     /// # Errors
     /// [`ForkError::Journal`] if records cannot be written: then a restart finds out what is done.
-    pub fn run_ready(&self, stop: &AtomicBool) -> Result<BurstReport, ForkError> {
+    pub fn run_ready(&self, stop: &AtomicBool, cancelled: &AtomicBool) -> Result<BurstReport, ForkError> {
         let mut total = BurstReport::default();
         while !stop.load(Ordering::SeqCst) {
-            let report = self.run_burst(stop)?;
+            let report = self.run_burst(cancelled)?;
             if report == BurstReport::default() {
                 break;
             }
@@ -67,7 +68,7 @@ impl Forks {
         self.changed.notify_all();
     }
 
-    fn run_burst(&self, stop: &AtomicBool) -> Result<BurstReport, ForkError> {
+    fn run_burst(&self, cancelled: &AtomicBool) -> Result<BurstReport, ForkError> {
         let requests = self.begin_ready();
         if requests.is_empty() {
             return Ok(BurstReport::default());
@@ -80,8 +81,12 @@ impl Forks {
                 return self.fail(failed, None);
             }
         };
-        let outcomes = self.build_all(requests, stop);
+        let outcomes = self.build_all(requests, cancelled);
         let (mut built, mut failed) = split(outcomes);
+        for (request, _) in failed.extract_if(.., |(_, e)| is_cancelled(e)) {
+            // No failure: it is queued again by the next start, which also removes what this cannot.
+            let _ = self.store.fs.remove_tree(&self.store.layout.staged_fork(&request.id));
+        }
         if let Err(e) = self.sync(&built) {
             let why = e.to_string();
             failed.extend(built.drain(..).map(|(r, _)| (r, ForkError::Journal(why.clone()))));
@@ -103,13 +108,14 @@ impl Forks {
     }
 
     /// Step 1, on all threads: whoever is free takes the next request.
-    fn build_all(&self, requests: Vec<Request>, stop: &AtomicBool) -> Vec<Outcome> {
+    fn build_all(&self, requests: Vec<Request>, cancelled: &AtomicBool) -> Vec<Outcome> {
         let next = AtomicUsize::new(0);
         let work = || {
             let mut mine = Vec::new();
             while let Some(request) = requests.get(next.fetch_add(1, Ordering::SeqCst)) {
-                let built =
-                    self.recipe(&request.snapshot_id).and_then(|recipe| build::build(&self.store, &recipe, self.config(), request, stop));
+                let built = self
+                    .recipe(&request.snapshot_id)
+                    .and_then(|recipe| build::build(&self.store, &recipe, self.config(), request, cancelled));
                 mine.push((request.clone(), built));
             }
             mine
@@ -275,6 +281,10 @@ fn split(outcomes: Vec<Outcome>) -> (Vec<(Request, Built)>, Vec<(Request, ForkEr
         }
     }
     (built, failed)
+}
+
+fn is_cancelled(error: &ForkError) -> bool {
+    matches!(error, ForkError::Copy(crate::snapshot::materialize::MaterializeError::Cancelled))
 }
 
 /// Whether another attempt may succeed: not if the answer lies in the snapshot or in the name.

@@ -65,6 +65,11 @@ impl Schedules {
         }
     }
 
+    /// Gives a job back that was not begun.
+    pub fn leave(&self, job: &Job) {
+        self.live().running.remove(&(job.policy.name.clone(), job.instance.clone()));
+    }
+
     fn run_slot(&self, job: &Job, pair: &Pair, how: How<'_>) -> Result<bool, LedgerError> {
         let now = self.store.clock.now();
         let entry = self.ledger.get_or_begin(pair, now)?.begin(job.slot, job.attempt, now);

@@ -84,6 +84,8 @@ pub struct Worker {
     progress: Arc<dyn Progress + Send + Sync>,
     /// One prune at a time.
     pruning: Mutex<()>,
+    /// No new work is to begin.
+    pub stopping: AtomicBool,
     /// Work in progress is to be rolled back.
     pub cancelled: AtomicBool,
 }
@@ -135,6 +137,7 @@ impl Worker {
             started_at: now,
             progress,
             pruning: Mutex::default(),
+            stopping: AtomicBool::new(false),
             cancelled: AtomicBool::new(false),
         }))
     }
@@ -183,6 +186,15 @@ impl Worker {
         self.schedules.run(job, self.how(&config, &driver))
     }
 
+    /// Like [`Worker::run_job`]; a slot whose turn comes after the stop is left for the next start.
+    pub fn run_or_leave(&self, job: &Job) -> bool {
+        if self.stopping.load(Ordering::SeqCst) {
+            self.schedules.leave(job);
+            return false;
+        }
+        self.run_job(job)
+    }
+
     fn how<'a>(&'a self, config: &'a Config, driver: &'a Plain) -> How<'a> {
         How { driver, skip: &config.skip, memory_names: &config.driver.memory_names, flow: self.flow() }
     }
@@ -224,7 +236,7 @@ impl Worker {
         } else {
             std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
         }
-        self.forks.run_ready(&self.cancelled).map_err(|e| problem_of_fork(&e))?;
+        self.forks.run_ready(&self.stopping, &self.cancelled).map_err(|e| problem_of_fork(&e))?;
         self.prune_pass()?;
         self.sweep()?;
         self.forks.compact().map_err(|e| problem_of_fork(&e))?;

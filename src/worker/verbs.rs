@@ -77,7 +77,7 @@ impl Worker {
                 pending |= !request.state.is_final();
             }
             let left = deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(Instant::now()));
-            if !pending || left.is_zero() || self.cancelled.load(std::sync::atomic::Ordering::SeqCst) {
+            if !pending || left.is_zero() || self.stopping.load(std::sync::atomic::Ordering::SeqCst) {
                 return;
             }
             self.forks.wait_for_change(left.min(Duration::from_millis(200)));

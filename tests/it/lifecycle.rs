@@ -190,7 +190,7 @@ fn requests_with_the_same_key_make_one_fork_also_after_a_restart() {
     assert_eq!(first.id, again.id);
     drop(open);
     let open = world.open();
-    open.forks.run_ready(&NEVER).unwrap();
+    open.forks.run_ready(&NEVER, &NEVER).unwrap();
     let again = open.forks.accept(vec![keyed.clone()]).pop().unwrap().unwrap();
     assert_eq!((again.id, again.state), (first.id.clone(), RequestState::Done));
     // The journal forgets; the fork's own record does not.
@@ -212,7 +212,7 @@ fn a_cancelled_request_is_never_built_and_its_ref_is_gone() {
     let request = open.accept(&id, "b").unwrap();
     assert_eq!(blocked_by(open.remove(&id)), ["queued"]);
     open.forks.cancel(&request.id).unwrap();
-    open.forks.run_ready(&NEVER).unwrap();
+    open.forks.run_ready(&NEVER, &NEVER).unwrap();
     assert!(!world.vms.join("b").exists());
     assert!(matches!(open.forks.cancel(&request.id), Err(ForkError::Denied(Denied::TooLate(..)))));
     open.remove(&id).unwrap();
@@ -229,7 +229,7 @@ fn a_burst_makes_every_fork_once_and_numbers_go_on_after_the_highest() {
     let asks = (0..50).map(|_| Ask { key: None, snapshot: id.clone(), naming: Naming::Prefixed("g".into()) }).collect();
     let names: Vec<String> = open.forks.accept(asks).into_iter().map(|r| r.unwrap().name.to_string()).collect();
     assert_eq!((names[0].as_str(), names[49].as_str()), ("g-42", "g-91"));
-    assert_eq!(open.forks.run_ready(&NEVER).unwrap().done, 50);
+    assert_eq!(open.forks.run_ready(&NEVER, &NEVER).unwrap().done, 50);
     assert!(names.iter().all(|n| world.vms.join(n).join("overlay.raw").exists()));
     assert_eq!(open.ref_count(&id), 51);
 }
@@ -269,7 +269,7 @@ fn a_torn_journal_tail_is_cut_and_what_was_acknowledged_is_made() {
     bytes.extend_from_slice(b"000001f0 0123456789abcdef [{\"record\":\"acc");
     fs::write(&journal, &bytes).unwrap();
     let open = world.open();
-    assert_eq!(open.forks.run_ready(&NEVER).unwrap().done, 1);
+    assert_eq!(open.forks.run_ready(&NEVER, &NEVER).unwrap().done, 1);
     assert!(world.vms.join("b").exists());
 }
 

@@ -94,11 +94,11 @@ fn a_stop_at_any_step_of_accept_and_build_loses_no_acknowledged_fork_and_makes_n
         |open, id| {
             let asks = ["b", "c"].map(|n| crate::support::ask(id, n)).to_vec();
             *acknowledged.borrow_mut() = open.forks.accept(asks).into_iter().filter_map(Result::ok).collect();
-            let _ = open.forks.run_ready(&NEVER);
+            let _ = open.forks.run_ready(&NEVER, &NEVER);
         },
         |world, open, id, untouched| {
             forks_and_refs_agree(world, open, id, &["b", "c"]);
-            open.forks.run_ready(&NEVER).unwrap();
+            open.forks.run_ready(&NEVER, &NEVER).unwrap();
             for request in acknowledged.borrow().iter() {
                 assert_eq!(open.forks.request(&request.id).unwrap().state, RequestState::Done, "{} was acknowledged", request.name);
                 let record = fs::read_to_string(world.vms.join(request.name.as_str()).join(".snapkeep/fork.json")).unwrap();
@@ -122,7 +122,7 @@ fn a_stop_at_any_step_of_a_failing_fork_leaves_no_ref_behind_and_no_half_fork() 
         },
         |open, id| drop(open.fork(id, "b")),
         |world, open, id, _| {
-            open.forks.run_ready(&NEVER).unwrap();
+            open.forks.run_ready(&NEVER, &NEVER).unwrap();
             assert!(!world.vms.join("b").exists());
             assert_eq!(open.ref_count(id), 0);
         },

@@ -147,7 +147,7 @@ impl Open {
     /// Asks for a fork and makes it.
     pub fn fork(&self, snapshot: &SnapshotId, name: &str) -> Result<Request, ForkError> {
         let request = self.accept(snapshot, name)?;
-        self.forks.run_ready(&NEVER)?;
+        self.forks.run_ready(&NEVER, &NEVER)?;
         Ok(self.forks.request(&request.id).unwrap())
     }
 

@@ -1,0 +1,208 @@
+//! `run`: everything at once until SIGTERM.
+
+use super::{reload, threads};
+use crate::api;
+use crate::config::Config;
+use crate::event::Event;
+use crate::snapshot::copy::NoProgress;
+use crate::worker::backend::{Answer, Backend};
+use crate::worker::problem::{Problem, ProblemKind};
+use crate::worker::{Surroundings, Worker, problem_of_open};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_cron_scheduler::{Job as CronJob, JobScheduler};
+
+/// How long running work may take to come to its end after SIGTERM, before it is rolled back.
+const FINISH: Duration = Duration::from_secs(20);
+/// How long rolling back may take.
+const ROLL_BACK: Duration = Duration::from_secs(20);
+/// How often the heartbeat is logged.
+const HEARTBEAT: Duration = Duration::from_secs(60);
+/// How often the trash is looked at.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// Runs the worker until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`Problem`] if it cannot start: [`ProblemKind::Busy`] if another worker has the store.
+pub fn run(config: Config, around: &Surroundings) -> Answer<()> {
+    let socket = config.socket.clone();
+    let path = config.file.clone();
+    let worker = Worker::open(config, around, Arc::new(NoProgress)).map_err(|e| problem_of_open(&e))?;
+    reload::report_loaded(&worker, &worker.config());
+    let failed = |what: &str, e: &dyn std::fmt::Display| Problem::new(ProblemKind::Failed, format!("cannot {what}: {e}"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|e| failed("start the async runtime", &e))?;
+    let daemon = Arc::new(Daemon {
+        worker: Arc::clone(&worker),
+        tick: Arc::new(Notify::new()),
+        prune: Arc::new(Notify::new()),
+        slots: Arc::new(Semaphore::new(worker.config().threads)),
+        path,
+    });
+    let result = runtime.block_on(daemon.serve(socket)).map_err(|e| failed("run", &e));
+    let why = result.as_ref().map_or_else(ToString::to_string, |signal| (*signal).to_owned());
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    if let Err(e) = worker.store.save_uptime() {
+        tracing::debug!(error = %e, "uptime not saved");
+    }
+    worker.store.events.emit(Event::WorkerStopped { why, at: worker.store.clock.now() });
+    result.map(drop)
+}
+
+struct Daemon {
+    worker: Arc<Worker>,
+    /// Something may be due.
+    tick: Arc<Notify>,
+    /// Something may have to go.
+    prune: Arc<Notify>,
+    /// How many snapshots are taken at once.
+    slots: Arc<Semaphore>,
+    path: PathBuf,
+}
+
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+impl Daemon {
+    /// Serves until a signal says stop; returns its name.
+    async fn serve(self: Arc<Self>, socket: PathBuf) -> Result<&'static str, AnyError> {
+        let (stop, stopped) = watch::channel(false);
+        let listener = api::bind(&socket)?;
+        let backend: Arc<dyn Backend> = Arc::clone(&self.worker) as _;
+        let mut until = stopped.clone();
+        let server = tokio::spawn(api::serve(listener, backend, async move { drop(until.wait_for(|stop| *stop).await) }));
+        let plain = [
+            threads::fork_runner(Arc::clone(&self.worker))?,
+            threads::root_watcher(Arc::clone(&self.worker), Arc::clone(&self.prune))?,
+        ];
+        let mut metronome = self.metronome().await?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Arc::clone(&self).schedule(stopped.clone()));
+        tasks.spawn(Arc::clone(&self).reclaim(stopped.clone()));
+        tasks.spawn(Arc::clone(&self).heartbeat(stopped.clone()));
+        let signal = self.wait_for_signal().await?;
+        self.worker.stopping.store(true, Ordering::SeqCst);
+        self.worker.forks.wake();
+        stop.send_replace(true);
+        let finish = async {
+            while tasks.join_next().await.is_some() {}
+            let _ = server.await;
+            let _ = tokio::task::spawn_blocking(move || plain.into_iter().for_each(|t| drop(t.join()))).await;
+        };
+        tokio::pin!(finish);
+        if tokio::time::timeout(FINISH, &mut finish).await.is_err() {
+            self.worker.cancel();
+            let _ = tokio::time::timeout(ROLL_BACK, &mut finish).await;
+        }
+        metronome.shutdown().await?;
+        Ok(signal)
+    }
+
+    /// One job that only wakes the planner: what is due is computed from the ledger.
+    async fn metronome(&self) -> Result<JobScheduler, AnyError> {
+        let scheduler = JobScheduler::new().await?;
+        let tick = Arc::clone(&self.tick);
+        let job = CronJob::new_async("* * * * * *", move |_, _| {
+            let tick = Arc::clone(&tick);
+            Box::pin(async move { tick.notify_one() })
+        })?;
+        scheduler.add(job).await?;
+        scheduler.start().await?;
+        Ok(scheduler)
+    }
+
+    async fn wait_for_signal(&self) -> Result<&'static str, AnyError> {
+        let on = |kind| -> std::io::Result<Signal> { signal(kind) };
+        let (mut term, mut int, mut hup) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?, on(SignalKind::hangup())?);
+        loop {
+            tokio::select! {
+                _ = term.recv() => return Ok("SIGTERM"),
+                _ = int.recv() => return Ok("SIGINT"),
+                _ = hup.recv() => {
+                    let (worker, path) = (Arc::clone(&self.worker), self.path.clone());
+                    drop(tokio::task::spawn_blocking(move || reload::reload(&worker, &path)).await);
+                    self.tick.notify_one();
+                }
+            }
+        }
+    }
+
+    /// Takes what is due, each slot on its own: a slow one holds up no other.
+    async fn schedule(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
+        let mut running = JoinSet::new();
+        loop {
+            tokio::select! {
+                _ = stopped.wait_for(|stop| *stop) => break,
+                () = self.tick.notified() => {}
+                // A metronome that has stopped must not stop the schedule.
+                () = tokio::time::sleep(Duration::from_secs(30)) => {}
+            }
+            let worker = Arc::clone(&self.worker);
+            let jobs = tokio::task::spawn_blocking(move || worker.due_jobs()).await.unwrap_or_default();
+            for job in jobs {
+                let daemon = Arc::clone(&self);
+                running.spawn(async move {
+                    let Ok(_slot) = daemon.slots.acquire().await else { return };
+                    let worker = Arc::clone(&daemon.worker);
+                    let taken = tokio::task::spawn_blocking(move || worker.run_or_leave(&job)).await;
+                    if matches!(taken, Ok(true)) {
+                        daemon.prune.notify_one();
+                    }
+                });
+            }
+            while running.try_join_next().is_some() {}
+        }
+        while running.join_next().await.is_some() {}
+    }
+
+    /// Prunes every so often, after each snapshot, and when a fork has gone; empties the trash.
+    async fn reclaim(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
+        let mut since_prune = tokio::time::Instant::now();
+        loop {
+            let every = self.worker.config().prune_every.to_std().unwrap_or(SWEEP);
+            let prune = tokio::select! {
+                _ = stopped.wait_for(|stop| *stop) => return,
+                () = self.prune.notified() => true,
+                () = tokio::time::sleep_until(since_prune + every) => true,
+                () = tokio::time::sleep(SWEEP) => false,
+            };
+            let worker = Arc::clone(&self.worker);
+            let done = tokio::task::spawn_blocking(move || {
+                if prune {
+                    worker.prune_pass().map(drop)?;
+                }
+                worker.sweep().map(drop)?;
+                // A closed queue has been reported; it keeps everything.
+                drop(worker.forks.compact());
+                Answer::Ok(())
+            });
+            if let Ok(Err(problem)) = done.await {
+                self.worker.store.events.emit(Event::PruneFailed { snapshot: String::new(), error: problem.detail });
+            }
+            if prune {
+                since_prune = tokio::time::Instant::now();
+            }
+        }
+    }
+
+    async fn heartbeat(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
+        loop {
+            tokio::select! {
+                _ = stopped.wait_for(|stop| *stop) => return,
+                () = tokio::time::sleep(HEARTBEAT) => {}
+            }
+            let worker = &self.worker;
+            let failing = worker.schedules.pairs().iter().filter(|(_, entry)| entry.failures > 0).count() as u64;
+            worker.store.events.emit(Event::WorkerHeartbeat {
+                pending: worker.forks.pending() as u64,
+                failing,
+                at: worker.store.clock.now(),
+            });
+        }
+    }
+}
