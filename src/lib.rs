@@ -1,6 +1,64 @@
-//! snapkeep
+//! snapkeep takes scheduled snapshots of instance directories (microVMs, sandboxes), forks them on demand through a
+//! durable queue, and prunes what its retention rules no longer keep, never a snapshot that a live fork still needs.
+//!
+//! # Code map
+//!
+//! ```text
+//! config ── schedule ──► snapshot ──► store ──► queue ──► fork ──► refs
+//! (TOML)   (what is due)  (driver,     (publish)  (durable)  (link, reflink)
+//!                         copy)          │                     │
+//!                                        └──► policy (plan) ◄──┘
+//!                                               │
+//!                                            reclaim (cut, trash, unlink) ──► events (log, API)
+//! ```
+//!
+//! Each module uses only those above it in this list (`tests/it/layers.rs` holds that):
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`ids`], [`clock`], [`event`] | identifiers; the only reading of clocks; every fact that is reported |
+//! | [`policy`] | pure decisions: `cadence` (which slot is due), `retention` (what to keep), `bucket` (the calendar) |
+//! | [`config`] | TOML in, a checked configuration or all problems at once out |
+//! | [`store`] | the only system calls on store and instances root (`store::fs`); index, records, journal, trash |
+//! | [`driver`] | bringing an instance to rest around a copy; whether it runs |
+//! | [`snapshot`] | `take` and `restore`, over `copy`, `digest` and `materialize` |
+//! | [`fork`] | the queue (`queue`, pure), `accept`, `burst`, `reconcile`; what of a fork names its source (`rewrite`) |
+//! | [`reclaim`] | the cut, and unlinking after the grace |
+//! | [`schedule`] | the durable ledger, and one slot from begun to its outcome |
+//! | [`worker`] | one code path behind all verbs: opening, looking, acting, verifying |
+//! | [`api`] | HTTP on the worker's unix socket, and the client of it |
+//! | [`daemon`] | `run`: signals, timers, threads, reload |
+//! | [`cli`] | arguments, text and JSON, exit codes |
+//!
+//! Blocking work is plain synchronous code; async stays in `api` and `daemon`. Locks are taken in the order instance,
+//! snapshot, journal. A snapshot's lock is held for metadata only, never for a copy.
+//!
+//! # Invariants
+//!
+//! 1. **Pinned before read.** A fork's ref is durable before its request is acknowledged, and until the fork is proven gone.
+//! 2. **Checked at the cut.** Removal takes the snapshot's lock, reads refs, pins, holds and the queue again, renames into
+//!    the trash, syncs, and unlinks only later. A plan is a proposal.
+//! 3. **Visible means whole and durable.** Build, sync, rename, sync the parent. No reader ever sees half a snapshot or
+//!    half a fork.
+//! 4. **Nothing is deleted for lack of information.** An unreadable ref, manifest or fork record, a missing mount, a newer
+//!    format: kept, and reported by name. One bad record blocks what it may point at and nothing else.
+//! 5. **No shared writable inode.** The only inodes that forks share are read-only memory files of a snapshot. Each disk
+//!    is its own inode. Before linking, size and mtime must match the manifest. Nothing that was ever linkable is
+//!    truncated, punched or written in place, not even to delete it: unlink only.
+//! 6. **What we pause we resume.** The thaw runs whatever else fails.
+//! 7. **A schedule cannot fail silently.** Each slot ends in taken, failed, skipped (why) or missed. A slot that was begun
+//!    and has no outcome at start is `failed, interrupted`. Events are at least once, with an id that does not change.
+//! 8. **Deciding is pure.** What is due, what to keep and what the queue does next are functions of data and `now`.
+//!
+//! What breaks when one is broken: 1 and 3 `tests/it/stops.rs` and `tests/it/kill.rs`; 2 `tests/it/race.rs`; 4
+//! `tests/it/lifecycle.rs`; 5 `tests/it/verify.rs` and `lifecycle.rs`; 6 `driver/plain.rs`; 7 `tests/it/schedule.rs`; 8
+//! the properties in `policy/` and `fork/queue_tests.rs`.
+
+pub mod api;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod daemon;
 pub mod driver;
 pub mod event;
 pub mod fork;

@@ -10,7 +10,7 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 
 /// One policy; `before` are those that came earlier, whose names are taken.
 pub(super) fn policy(section: &Section<'_>, before: &[Policy]) -> Option<Policy> {
-    let timezone = section.from_str::<chrono_tz::Tz>("timezone").unwrap_or_default();
+    let timezone = section.read::<chrono_tz::Tz>("timezone").unwrap_or_default();
     let select = select(section);
     let schedule = schedule(section, timezone);
     let retention = retention(section, timezone);
@@ -26,7 +26,7 @@ fn name(section: &Section<'_>, before: &[Policy]) -> Option<PolicyName> {
     if !section.has("name") {
         section.report_key("name", "a policy needs a `name`", None);
     }
-    let name = section.from_str::<PolicyName>("name")?;
+    let name = section.read::<PolicyName>("name")?;
     if before.iter().any(|p| p.name == name) {
         section.report_key("name", format!("there is a policy {name} already"), Some("names are unique over all files".to_owned()));
         return None;

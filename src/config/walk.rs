@@ -143,7 +143,7 @@ impl<'a> Section<'a> {
     }
 
     /// A value with a parser of its own.
-    pub(super) fn from_str<T: FromStr>(&self, key: &str) -> Option<T>
+    pub(super) fn read<T: FromStr>(&self, key: &str) -> Option<T>
     where
         T::Err: std::fmt::Display,
     {

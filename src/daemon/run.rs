@@ -76,10 +76,8 @@ impl Daemon {
         let backend: Arc<dyn Backend> = Arc::clone(&self.worker) as _;
         let mut until = stopped.clone();
         let server = tokio::spawn(api::serve(listener, backend, async move { drop(until.wait_for(|stop| *stop).await) }));
-        let plain = [
-            threads::fork_runner(Arc::clone(&self.worker))?,
-            threads::root_watcher(Arc::clone(&self.worker), Arc::clone(&self.prune))?,
-        ];
+        let plain =
+            [threads::fork_runner(Arc::clone(&self.worker))?, threads::root_watcher(Arc::clone(&self.worker), Arc::clone(&self.prune))?];
         let mut metronome = self.metronome().await?;
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&self).schedule(stopped.clone()));

@@ -26,6 +26,10 @@ pub struct BurstReport {
     pub failed: usize,
 }
 
+/// A request whose fork is built.
+type Done = (Request, Built);
+/// A request whose attempt failed.
+type Undone = (Request, ForkError);
 /// What became of one request in a burst.
 type Outcome = (Request, Result<Built, ForkError>);
 
@@ -272,7 +276,7 @@ impl Forks {
     }
 }
 
-fn split(outcomes: Vec<Outcome>) -> (Vec<(Request, Built)>, Vec<(Request, ForkError)>) {
+fn split(outcomes: Vec<Outcome>) -> (Vec<Done>, Vec<Undone>) {
     let (mut built, mut failed) = (Vec::new(), Vec::new());
     for (request, outcome) in outcomes {
         match outcome {

@@ -132,7 +132,7 @@ impl Schedule {
         let most = self.jitter.min(length / 2).num_milliseconds().max(0);
         let digest = blake3::hash(format!("{policy}\0{instance}").as_bytes());
         let part = digest.as_bytes().iter().take(4).fold(0i64, |sum, byte| sum << 8 | i64::from(*byte));
-        TimeDelta::milliseconds(part * most >> 32)
+        TimeDelta::milliseconds((part * most) >> 32)
     }
 
     /// Slots after `from`, before `to`: the first, and how many up to [`MOST_MISSED`].

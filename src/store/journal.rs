@@ -109,9 +109,12 @@ fn frame_at(bytes: &[u8], offset: usize) -> Option<(&[u8], usize)> {
     good.then_some((body, begin + len + 1))
 }
 
+/// The JSON of good frames, and the length of the part they fill.
+type Frames<'a> = (Vec<&'a [u8]>, usize);
+
 /// Splits a journal's bytes into good frames and the length of the good part; `Err` with offset and reason if damaged.
 /// What is bad is a torn tail only if no good frame begins anywhere behind it.
-fn good_frames(bytes: &[u8]) -> Result<(Vec<&[u8]>, usize), (usize, &'static str)> {
+fn good_frames(bytes: &[u8]) -> Result<Frames<'_>, (usize, &'static str)> {
     let (mut frames, mut good) = (Vec::new(), 0);
     while let Some((body, next)) = frame_at(bytes, good) {
         frames.push(body);

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// What looking needs to know.
-pub trait Sight {
+pub(super) trait Sight {
     /// The store.
     fn store(&self) -> &Store;
     /// The configuration in force.

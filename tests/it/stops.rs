@@ -1,6 +1,13 @@
 //! The end of the process at every step of every protocol: after the nth write-like call nothing more reaches the disk;
 //! then a start, and everything must be whole.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods, reason = "tests")]
+#![allow(
+    clippy::disallowed_macros,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "tests"
+)]
 
 use crate::support::{NEVER, Open, World, listing};
 use snapkeep::fork::queue::RequestState;

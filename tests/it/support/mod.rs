@@ -5,6 +5,7 @@
     clippy::panic,
     clippy::disallowed_methods,
     dead_code,
+    unreachable_pub,
     reason = "support of tests: it works on its own directories and may panic"
 )]
 
@@ -47,7 +48,7 @@ pub struct Open {
     pub reclaim: Reclaim,
 }
 
-pub const NEVER: AtomicBool = AtomicBool::new(false);
+pub static NEVER: AtomicBool = AtomicBool::new(false);
 
 pub fn fork_config() -> ForkConfig {
     ForkConfig { memory: MemoryMethod::Hardlink, source_paths: SourcePaths::Rewrite, max_pending: 10_000 }

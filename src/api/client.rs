@@ -1,0 +1,209 @@
+//! The verbs, asked of the worker over its socket.
+
+use crate::ids::{ForkId, HoldName, InstanceId, PolicyName};
+use crate::policy::Plan;
+use crate::worker::backend::{Answer, Backend};
+use crate::worker::problem::{Problem, ProblemKind};
+use crate::worker::view::{
+    Findings, ForkBody, ForkViews, PruneReport, RemovedView, RequestView, Requests, RestoredView, SnapshotFilter, SnapshotView, Snapshots,
+    StatusView, TakeBody, UnforkedView,
+};
+use chrono::{DateTime, SecondsFormat, Utc};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use hyper::{Method, Request};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::net::UnixStream;
+
+/// How long a verb that does not copy may take.
+const QUICK: Duration = Duration::from_secs(30);
+/// How long a worker may take to say that it is there.
+const HELLO: Duration = Duration::from_secs(2);
+
+/// A client of one worker. A connection is made for each request.
+#[derive(Debug)]
+pub struct Client {
+    socket: PathBuf,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// Whether somebody answers on a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// A worker.
+    Answers,
+    /// Nobody has the socket open.
+    Nobody,
+    /// It may be used by others only.
+    Forbidden,
+    /// Somebody has, and does not answer.
+    Silent,
+}
+
+impl Client {
+    /// A client of the socket; nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`Problem`] if no runtime can be made.
+    pub fn new(socket: &Path) -> Answer<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|e| Problem::new(ProblemKind::Failed, format!("cannot start the async runtime: {e}")))?;
+        Ok(Self { socket: socket.to_owned(), runtime })
+    }
+
+    /// Asks whether a worker is there.
+    #[must_use]
+    pub fn reach(&self) -> Reach {
+        let hello = self.exchange(Method::GET, "/healthz", &[], Vec::new());
+        match self.runtime.block_on(async { tokio::time::timeout(HELLO, hello).await }) {
+            Ok(Ok((200, _))) => Reach::Answers,
+            Ok(Err(e)) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Reach::Nobody,
+            Ok(Err(e)) if e.kind() == io::ErrorKind::PermissionDenied => Reach::Forbidden,
+            _ => Reach::Silent,
+        }
+    }
+
+    async fn exchange(&self, method: Method, path: &str, headers: &[(&str, String)], body: Vec<u8>) -> io::Result<(u16, Bytes)> {
+        let stream = UnixStream::connect(&self.socket).await?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        let connection = tokio::spawn(connection);
+        let mut request = Request::builder().method(method).uri(path).header("host", "snapkeep").header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let request = request.body(Full::new(Bytes::from(body))).map_err(io::Error::other)?;
+        let response = sender.send_request(request).await.map_err(io::Error::other)?;
+        let status = response.status().as_u16();
+        let bytes = response.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
+        connection.abort();
+        Ok((status, bytes))
+    }
+
+    fn ask<T: DeserializeOwned>(&self, call: Call<'_>) -> Answer<T> {
+        let exchange = self.exchange(call.method, &call.path, call.headers, call.body);
+        let result = self.runtime.block_on(async {
+            match call.limit {
+                Some(limit) => tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+                None => exchange.await,
+            }
+        });
+        let (status, bytes) = result.map_err(|e| {
+            let socket = self.socket.display();
+            let known = "it is not known whether it was done; look with `snapkeep status`, or repeat a fork with the same --key";
+            Problem::new(ProblemKind::Failed, format!("the worker on {socket} did not answer ({e}): {known}"))
+        })?;
+        if (200..300).contains(&status) {
+            return serde_json::from_slice(&bytes).map_err(|e| {
+                Problem::new(ProblemKind::Failed, format!("the worker's answer cannot be understood ({e}); is it another version?"))
+            });
+        }
+        let text = || format!("the worker answered {status}: {}", String::from_utf8_lossy(&bytes));
+        Err(serde_json::from_slice(&bytes).unwrap_or_else(|_| Problem::new(ProblemKind::Failed, text())))
+    }
+}
+
+/// One request.
+struct Call<'a> {
+    method: Method,
+    path: String,
+    headers: &'a [(&'a str, String)],
+    body: Vec<u8>,
+    limit: Option<Duration>,
+}
+
+impl Call<'_> {
+    fn new(method: Method, path: impl Into<String>) -> Self {
+        Self { method, path: path.into(), headers: &[], body: Vec::new(), limit: Some(QUICK) }
+    }
+
+    fn get(path: impl Into<String>) -> Self {
+        Self::new(Method::GET, path)
+    }
+
+    fn with(mut self, body: &impl Serialize) -> Self {
+        self.body = serde_json::to_vec(body).unwrap_or_default();
+        self
+    }
+
+    fn patient(mut self) -> Self {
+        self.limit = None;
+        self
+    }
+}
+
+/// Percent-encodes all but letters, digits, `-`, `_`, `.` and `~`.
+fn encode(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b);
+    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+fn snapshot_path(snapshot: &str, rest: &str) -> String {
+    format!("/v1/snapshots/{}{rest}", encode(snapshot))
+}
+
+impl Backend for Client {
+    fn snapshots(&self, filter: &SnapshotFilter) -> Answer<Snapshots> {
+        let pairs =
+            [("instance", filter.instance.as_ref().map(AsRef::<str>::as_ref)), ("policy", filter.policy.as_ref().map(AsRef::as_ref))];
+        let pairs: Vec<String> = pairs.iter().filter_map(|(k, v)| v.map(|v: &str| format!("{k}={}", encode(v)))).collect();
+        self.ask(Call::get(format!("/v1/snapshots?{}", pairs.join("&"))))
+    }
+    fn snapshot(&self, snapshot: &str) -> Answer<SnapshotView> {
+        self.ask(Call::get(snapshot_path(snapshot, "")))
+    }
+    fn take(&self, body: &TakeBody) -> Answer<SnapshotView> {
+        self.ask(Call::new(Method::POST, "/v1/snapshots").with(body).patient())
+    }
+    fn fork(&self, snapshot: &str, body: &ForkBody, wait: Option<Duration>) -> Answer<Requests> {
+        let headers: Vec<(&str, String)> = wait.map(|w| ("prefer", format!("wait={}", w.as_secs().max(1)))).into_iter().collect();
+        let call = Call { headers: &headers, ..Call::new(Method::POST, snapshot_path(snapshot, "/forks")) };
+        self.ask(call.with(body).patient())
+    }
+    fn forks(&self, snapshot: Option<&str>) -> Answer<ForkViews> {
+        self.ask(Call::get(snapshot.map_or("/v1/forks".to_owned(), |s| snapshot_path(s, "/forks"))))
+    }
+    fn unfork(&self, name: &InstanceId) -> Answer<UnforkedView> {
+        self.ask(Call::new(Method::DELETE, format!("/v1/forks/{}", encode(name.as_str()))).patient())
+    }
+    fn queue(&self) -> Answer<Requests> {
+        self.ask(Call::get("/v1/queue"))
+    }
+    fn request(&self, id: &ForkId) -> Answer<RequestView> {
+        self.ask(Call::get(format!("/v1/queue/{id}")))
+    }
+    fn cancel(&self, id: &ForkId) -> Answer<RequestView> {
+        self.ask(Call::new(Method::DELETE, format!("/v1/queue/{id}")))
+    }
+    fn remove(&self, snapshot: &str, defer: bool) -> Answer<RemovedView> {
+        let query = if defer { "?defer=true" } else { "" };
+        self.ask(Call::new(Method::DELETE, snapshot_path(snapshot, query)).patient())
+    }
+    fn hold(&self, snapshot: &str, name: &HoldName) -> Answer<SnapshotView> {
+        self.ask(Call::new(Method::PUT, snapshot_path(snapshot, &format!("/holds/{name}"))))
+    }
+    fn release(&self, snapshot: &str, name: &HoldName) -> Answer<SnapshotView> {
+        self.ask(Call::new(Method::DELETE, snapshot_path(snapshot, &format!("/holds/{name}"))))
+    }
+    fn restore(&self, snapshot: &str) -> Answer<RestoredView> {
+        self.ask(Call::new(Method::POST, snapshot_path(snapshot, "/restore")).patient())
+    }
+    fn plan(&self, policies: &[PolicyName], at: Option<DateTime<Utc>>) -> Answer<Plan> {
+        let mut pairs: Vec<String> = policies.iter().map(|p| format!("policy={}", encode(p.as_str()))).collect();
+        pairs.extend(at.map(|at| format!("at={}", encode(&at.to_rfc3339_opts(SecondsFormat::Nanos, true)))));
+        self.ask(Call::get(format!("/v1/plan?{}", pairs.join("&"))))
+    }
+    fn prune(&self, policies: &[PolicyName], hash: Option<&str>) -> Answer<PruneReport> {
+        self.ask(Call::new(Method::POST, "/v1/prune").with(&serde_json::json!({"policies": policies, "hash": hash})).patient())
+    }
+    fn status(&self) -> Answer<StatusView> {
+        self.ask(Call::get("/v1/status"))
+    }
+    fn verify(&self) -> Answer<Findings> {
+        self.ask(Call::get("/v1/verify").patient())
+    }
+}

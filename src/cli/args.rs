@@ -1,0 +1,234 @@
+//! The command line's words. Nothing here acts.
+
+use crate::ids::{ForkId, HoldName, InstanceId, PolicyName, SnapshotName};
+use chrono::{DateTime, Utc};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Scheduled snapshots of instance directories, durable forks, and pruning that never takes what a fork still needs.
+#[derive(Debug, Parser)]
+#[command(name = "snapkeep", version, max_term_width = 110, after_help = AFTER)]
+pub struct Cli {
+    /// The configuration.
+    #[arg(long, global = true, env = "SNAPKEEP_CONFIG", default_value = "/etc/snapkeep/snapkeep.toml", value_name = "FILE")]
+    pub config: PathBuf,
+    /// Print JSON: one document on stdout; errors as problem documents on stderr.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+const AFTER: &str = "\
+SNAPSHOT is an id (20261124-090347-abcdefgh), INSTANCE/NAME, or a name that only one snapshot has.
+While a worker runs (`run`), verbs are asked of it over its socket; else they act themselves.
+Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 75 busy (try again), 78 configuration.
+
+See it at work:  snapkeep demo";
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make or check a store and its instances root, and say what will be fast, slow or impossible
+    Init,
+    /// The worker, until SIGTERM: schedules, fork queue, pruning, API
+    Run,
+    /// Everything that is due now: snapshots, the queue, pruning; then exit (for a systemd timer)
+    Once,
+    /// Validate the configuration; every problem is reported at once
+    Check {
+        /// Print the configuration's JSON Schema instead.
+        #[arg(long)]
+        schema: bool,
+    },
+    /// The whole life on a made-up instance in a temporary directory, in half a minute
+    Demo {
+        /// How long, seconds.
+        #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u64).range(5..=600))]
+        seconds: u64,
+    },
+    /// Take a snapshot now
+    #[command(after_help = "Example: snapkeep snapshot golden --name before-upgrade --tag ticket=42")]
+    Snapshot {
+        /// The instance: a directory below the instances root.
+        instance: InstanceId,
+        /// Its name; made from the time if not given.
+        #[arg(long)]
+        name: Option<SnapshotName>,
+        /// A tag; may be repeated.
+        #[arg(long, value_name = "K=V", value_parser = tag)]
+        tag: Vec<(String, String)>,
+    },
+    /// Make forks of a snapshot: queued durably, then made
+    #[command(
+        after_help = "Examples: snapkeep fork golden/base web-1 web-2\n          snapkeep fork golden/base --count 100 --prefix web --key job-17"
+    )]
+    Fork(ForkArgs),
+    /// Remove a fork that does not run
+    Unfork {
+        /// The fork's name.
+        name: InstanceId,
+    },
+    /// Put an instance back to a snapshot; what is there goes into the trash
+    Restore {
+        /// The snapshot.
+        snapshot: String,
+    },
+    /// List snapshots
+    Ls {
+        /// Of this instance only.
+        #[arg(long)]
+        instance: Option<InstanceId>,
+        /// Of this policy only.
+        #[arg(long)]
+        policy: Option<PolicyName>,
+    },
+    /// Show one snapshot
+    Show {
+        /// The snapshot.
+        snapshot: String,
+    },
+    /// List forks that live
+    Forks {
+        /// Of this snapshot only.
+        snapshot: Option<String>,
+    },
+    /// Show the fork queue, or cancel a request that waits
+    #[command(args_conflicts_with_subcommands = true)]
+    Queue {
+        /// What to do with it.
+        #[command(subcommand)]
+        action: Option<QueueAction>,
+    },
+    /// The worker, and how each policy does with each instance
+    Status,
+    /// Remove a snapshot; refused while forks live
+    Rm {
+        /// The snapshot.
+        snapshot: String,
+        /// If something needs it: mark it to go with its last fork.
+        #[arg(long)]
+        defer: bool,
+    },
+    /// Pin a snapshot: it stays until the hold is released
+    Hold {
+        /// The snapshot.
+        snapshot: String,
+        /// The hold's name.
+        name: HoldName,
+    },
+    /// Release a hold
+    Release {
+        /// The snapshot.
+        snapshot: String,
+        /// The hold's name.
+        name: HoldName,
+    },
+    /// What retention would do, and why
+    Plan {
+        /// For this policy only; may be repeated.
+        #[arg(long)]
+        policy: Vec<PolicyName>,
+        /// As of this time (RFC 3339).
+        #[arg(long, value_name = "TIME")]
+        at: Option<DateTime<Utc>>,
+    },
+    /// Do what retention says
+    Prune {
+        /// For this policy only; may be repeated.
+        #[arg(long)]
+        policy: Vec<PolicyName>,
+        /// Only if it is still exactly this plan (exit 4 if not).
+        #[arg(long, value_name = "HASH")]
+        plan: Option<String>,
+    },
+    /// Check digests, refs and strays on the disk; changes nothing
+    Verify,
+}
+
+/// What to do with the queue.
+#[derive(Debug, Subcommand)]
+pub enum QueueAction {
+    /// Cancel a request that still waits
+    Cancel {
+        /// The request's id.
+        id: ForkId,
+    },
+}
+
+/// `fork`.
+#[derive(Debug, Args)]
+pub struct ForkArgs {
+    /// The snapshot.
+    pub snapshot: String,
+    /// Names of the forks.
+    #[arg(required_unless_present = "count")]
+    pub names: Vec<String>,
+    /// So many forks, named by the prefix.
+    #[arg(long, requires = "prefix", conflicts_with = "names")]
+    pub count: Option<u32>,
+    /// PREFIX-1, PREFIX-2, … going on after the highest there is.
+    #[arg(long, requires = "count", conflicts_with = "names")]
+    pub prefix: Option<String>,
+    /// Idempotency key: asked again with the same key, the same forks are meant.
+    #[arg(long)]
+    pub key: Option<String>,
+    /// Return once the requests are durable.
+    #[arg(long)]
+    pub no_wait: bool,
+    /// How long to wait for the forks at most.
+    #[arg(long, value_parser = duration, default_value = "1h", value_name = "DURATION")]
+    pub timeout: Duration,
+}
+
+fn tag(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a tag looks like key=value")?;
+    if key.is_empty() { Err("a tag's key must not be empty".to_owned()) } else { Ok((key.to_owned(), value.to_owned())) }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    crate::config::units::parse_duration(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_before_or_after_the_verb() {
+        for line in ["snapkeep --json --config /c ls", "snapkeep ls --json --config /c"] {
+            let cli = parse(line).unwrap();
+            assert!(cli.json && cli.config == std::path::Path::new("/c"));
+        }
+    }
+
+    #[test]
+    fn forks_are_named_one_way_or_the_other() {
+        assert!(parse("snapkeep fork s a b").is_ok());
+        assert!(parse("snapkeep fork s --count 3 --prefix p").is_ok());
+        for bad in
+            ["snapkeep fork s", "snapkeep fork s a --count 3 --prefix p", "snapkeep fork s --count 3", "snapkeep fork s a --prefix p"]
+        {
+            assert_eq!(parse(bad).unwrap_err().exit_code(), 2, "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_that_cannot_be_are_refused_at_once() {
+        for bad in ["snapkeep snapshot ../x", "snapkeep snapshot a --tag nothing", "snapkeep hold s UPPER", "snapkeep queue cancel x"] {
+            assert_eq!(parse(bad).unwrap_err().exit_code(), 2, "{bad}");
+        }
+    }
+}

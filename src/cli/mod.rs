@@ -1,0 +1,162 @@
+//! The command line: which verb, asked of whom, and the exit code.
+//!
+//! With a worker running, verbs go to it over its socket; without one they take the lock and act themselves, or look
+//! without it: one code path behind all three, the [`Backend`](crate::worker::backend::Backend).
+
+mod args;
+mod demo;
+mod init;
+mod out;
+mod progress;
+mod render;
+mod verbs;
+mod words;
+
+pub use args::Cli;
+
+use crate::api::{Client, Reach};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, ConfigError, load, schema};
+use crate::daemon;
+use crate::daemon::log::{self, Form, To};
+use crate::event::{Events, TracingSink};
+use crate::store::StoreError;
+use crate::store::fs::Fs;
+use crate::worker::backend::{Answer, Backend};
+use crate::worker::problem::{Problem, ProblemKind};
+use crate::worker::{Reader, Surroundings, Worker, WorkerError, problem_of_open};
+use args::Verb;
+use clap::Parser as _;
+use out::Out;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a verb waits for the lock while somebody has it and does not answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let out = Out { json: cli.json };
+    match act(cli, out) {
+        Ok(code) => ExitCode::from(code),
+        Err(problem) => ExitCode::from(out.problem(&problem)),
+    }
+}
+
+/// Kernel, clock and log of the process.
+fn surroundings() -> Surroundings {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    Surroundings { fs: Fs::real(), events: Events::new(Arc::clone(&clock), Arc::new(TracingSink)), clock }
+}
+
+fn act(cli: Cli, out: Out) -> Answer<u8> {
+    let around = surroundings();
+    match cli.verb {
+        Verb::Check { schema: true } => {
+            let schema = schema();
+            out.show(&schema, || serde_json::to_string_pretty(&schema).unwrap_or_default() + "\n");
+            Ok(0)
+        }
+        Verb::Check { schema: false } => check(&cli.config, out),
+        Verb::Demo { seconds } => demo::demo(seconds),
+        Verb::Init => init::init(config(&cli.config)?, &around, out),
+        Verb::Run => {
+            let config = config(&cli.config)?;
+            log::init(form(cli.json, out::is_terminal()), To::Stdout);
+            daemon::run(config, &around).map(|()| 0)
+        }
+        Verb::Once => {
+            let config = config(&cli.config)?;
+            log::init(form(cli.json, out::is_terminal()), To::Stdout);
+            let worker = open(config, &around, Duration::ZERO)?;
+            worker.once().map(|failed| u8::from(failed > 0))
+        }
+        verb => {
+            let config = config(&cli.config)?;
+            let backend = backend(config, &around, &verb, out)?;
+            verbs::carry_out(verb, backend.as_ref(), out, around.clock.now())
+        }
+    }
+}
+
+fn form(json: bool, is_terminal: bool) -> Form {
+    if json || !is_terminal { Form::Json } else { Form::Text }
+}
+
+fn config(path: &Path) -> Answer<Config> {
+    load(path).map_err(|e| Problem::new(ProblemKind::Config, e.to_string()))
+}
+
+/// `check`.
+fn check(path: &Path, out: Out) -> Answer<u8> {
+    let config = match load(path) {
+        Ok(config) => config,
+        Err(ConfigError::Problems(problems)) if out.json => {
+            out.show(&serde_json::json!({"valid": false, "problems": problems}), String::new);
+            return Ok(ProblemKind::Config.exit_code());
+        }
+        Err(e) => return Err(Problem::new(ProblemKind::Config, e.to_string())),
+    };
+    let view = serde_json::json!({"valid": true, "file": path, "policies": config.policies.len(), "warnings": config.warnings});
+    out.show(&view, || {
+        let warnings: String = config.warnings.iter().map(|w| format!("warning: {w}\n")).collect();
+        format!(
+            "{warnings}{} is good: {}\n",
+            path.display(),
+            words::count(config.policies.len() as u64, "policy").replace("policys", "policies")
+        )
+    });
+    Ok(0)
+}
+
+/// Who carries a verb out: the worker that runs, or this process. A lock that is held by somebody who does not answer
+/// is waited for.
+fn backend(config: Config, around: &Surroundings, verb: &Verb, out: Out) -> Answer<Arc<dyn Backend>> {
+    let client = Client::new(&config.socket)?;
+    let socket = config.socket.display().to_string();
+    match client.reach() {
+        Reach::Answers => return Ok(Arc::new(client)),
+        Reach::Forbidden => {
+            return Err(Problem::new(ProblemKind::Failed, format!("you may not use {socket}: run this as the worker's user")));
+        }
+        Reach::Nobody | Reach::Silent => {}
+    }
+    // Without a worker the log has no other place; a verb that fails says so itself.
+    log::init(form(out.json, std::io::IsTerminal::is_terminal(&std::io::stderr())), To::Stderr);
+    if verbs::only_looks(verb) {
+        return Ok(Arc::new(Reader::open(config, around)?));
+    }
+    let worker = open(config, around, PATIENCE)?;
+    if let Verb::Fork(args) = verb
+        && !args.no_wait
+    {
+        let forks = Arc::clone(&worker);
+        // Nobody else makes them: the verb waits, and this thread works.
+        std::thread::spawn(move || {
+            loop {
+                forks.forks.wait_for_work(Duration::from_millis(200));
+                if forks.forks.run_ready(&forks.stopping, &forks.cancelled).is_err() {
+                    break;
+                }
+            }
+        });
+    }
+    Ok(worker)
+}
+
+/// Opens the store for writing; one that is busy is tried again until the time is over.
+fn open(config: Config, around: &Surroundings, patience: Duration) -> Answer<Arc<Worker>> {
+    let until = around.clock.since_boot() + patience;
+    loop {
+        match Worker::open(config.clone(), around, progress::bars()) {
+            Err(WorkerError::Store(StoreError::Busy { .. })) if around.clock.since_boot() < until => {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            Ok(worker) => return Ok(worker),
+            Err(e) => return Err(problem_of_open(&e)),
+        }
+    }
+}

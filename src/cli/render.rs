@@ -1,0 +1,296 @@
+//! Views as text: pure functions, `now` is an argument.
+
+use super::words::{age, count, size};
+use crate::policy::{Plan, PlanEntry, SnapshotState, Verdict};
+use crate::store::manifest::Kind;
+use crate::worker::view::{
+    Findings, ForkViews, PolicyStatus, PruneReport, RequestView, Requests, SnapshotView, Snapshots, StatusView, WorkerView,
+};
+use anstyle::{AnsiColor, Style};
+use chrono::{DateTime, Utc};
+use comfy_table::{CellAlignment, ContentArrangement, Table};
+
+const GOOD: Style = AnsiColor::Green.on_default();
+const BAD: Style = AnsiColor::Red.on_default();
+const ODD: Style = AnsiColor::Yellow.on_default();
+
+fn paint(style: Style, text: &str) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+/// Columns without lines, two spaces apart; those named in `right` are numbers.
+fn table(head: &[&str], right: &[&str], rows: Vec<Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(head);
+    for row in rows {
+        table.add_row(row);
+    }
+    for (at, name) in head.iter().enumerate() {
+        if let Some(column) = table.column_mut(at) {
+            column.set_padding((0, 2));
+            if right.contains(name) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+    }
+    table.trim_fmt() + "\n"
+}
+
+fn kind(kind: Kind) -> String {
+    if kind == Kind::Standby { "standby" } else { "stopped" }.to_owned()
+}
+
+/// What keeps a snapshot, or is wrong with it, in a word or two.
+fn state(s: &SnapshotView) -> String {
+    let mut words = match s.state {
+        SnapshotState::Ready => Vec::new(),
+        SnapshotState::Expiring => vec!["expiring".to_owned()],
+        SnapshotState::Quarantined => vec!["quarantined".to_owned()],
+    };
+    words.extend(s.holds.iter().map(|h| format!("held:{h}")));
+    if words.is_empty() { "ready".to_owned() } else { words.join(" ") }
+}
+
+/// `ls`.
+#[must_use]
+pub(super) fn snapshots(all: &Snapshots, now: DateTime<Utc>) -> String {
+    if all.snapshots.is_empty() && all.unreadable.is_empty() {
+        return "No snapshots yet. Take one with: snapkeep snapshot INSTANCE\n".to_owned();
+    }
+    let row = |s: &SnapshotView| {
+        vec![
+            s.id.to_string(),
+            s.instance.to_string(),
+            s.name.to_string(),
+            s.policy.as_ref().map_or("by hand".to_owned(), ToString::to_string),
+            kind(s.kind),
+            age(Some(s.created_at), now),
+            size(s.allocated_bytes),
+            s.ref_count.to_string(),
+            state(s),
+        ]
+    };
+    let head = ["ID", "INSTANCE", "NAME", "POLICY", "KIND", "AGE", "SIZE", "REFS", "STATE"];
+    let mut text = table(&head, &["SIZE", "REFS"], all.snapshots.iter().map(row).collect());
+    for unreadable in &all.unreadable {
+        text.push_str(&format!(
+            "{} cannot be read and is kept ({}): {}\n",
+            unreadable.id,
+            count(unreadable.ref_count, "ref"),
+            unreadable.why
+        ));
+    }
+    text
+}
+
+/// Names and values, one a line.
+fn block(pairs: &[(&str, String)]) -> String {
+    let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    pairs.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
+}
+
+/// `show`.
+#[must_use]
+pub(super) fn snapshot(s: &SnapshotView, now: DateTime<Utc>) -> String {
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| "none".to_owned());
+    let tags: Vec<String> = s.tags.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    let holds: Vec<String> = s.holds.iter().map(ToString::to_string).collect();
+    let mut pairs = vec![
+        ("id", s.id.to_string()),
+        ("name", s.name.to_string()),
+        ("instance", s.instance.to_string()),
+        ("policy", s.policy.as_ref().map_or("none (taken by hand)".to_owned(), ToString::to_string)),
+        ("parent", or_none(s.parent.as_ref().map(ToString::to_string))),
+        ("kind", kind(s.kind)),
+        ("state", state(s)),
+        ("created", format!("{} ({})", s.created_at.format("%Y-%m-%d %H:%M:%S UTC"), age(Some(s.created_at), now))),
+        ("tags", or_none((!tags.is_empty()).then(|| tags.join(" ")))),
+        (
+            "size",
+            format!("{} ({} allocated, {} freed by its removal)", size(s.size_bytes), size(s.allocated_bytes), size(s.reclaimable_bytes)),
+        ),
+        ("refs", count(s.ref_count, "fork") + if s.ref_count == 0 { "" } else { " need it" }),
+        ("holds", or_none((!holds.is_empty()).then(|| holds.join(" ")))),
+    ];
+    if let Some(why) = &s.quarantined_because {
+        pairs.push(("quarantined", why.clone()));
+    }
+    block(&pairs)
+}
+
+/// `forks`.
+#[must_use]
+pub(super) fn forks(all: &ForkViews, now: DateTime<Utc>) -> String {
+    if all.forks.is_empty() {
+        return "No forks. Make one with: snapkeep fork SNAPSHOT NAME\n".to_owned();
+    }
+    let row = |f: &crate::worker::view::ForkView| {
+        vec![f.name.clone(), f.fork_of_snapshot.to_string(), age(Some(f.created_at), now), f.fork_id.to_string()]
+    };
+    table(&["NAME", "SNAPSHOT", "AGE", "FORK ID"], &[], all.forks.iter().map(row).collect())
+}
+
+/// `queue`, and the answer of `fork`.
+#[must_use]
+pub(super) fn requests(all: &Requests, now: DateTime<Utc>) -> String {
+    if all.requests.is_empty() {
+        return "The queue is empty.\n".to_owned();
+    }
+    let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    let row = |r: &RequestView| {
+        let state = match r.state.as_str() {
+            "done" => paint(GOOD, "done"),
+            "failed" => paint(BAD, "failed"),
+            other => other.to_owned(),
+        };
+        let attempts = r.attempts.to_string();
+        vec![
+            r.id.to_string(),
+            r.name.clone(),
+            r.snapshot_id.to_string(),
+            state,
+            attempts,
+            or_dash(&r.memory),
+            or_dash(&r.disk),
+            age(Some(r.queued_at), now),
+            or_dash(&r.error),
+        ]
+    };
+    let head = ["ID", "NAME", "SNAPSHOT", "STATE", "FAILURES", "MEMORY", "DISK", "QUEUED", "ERROR"];
+    table(&head, &["FAILURES"], all.requests.iter().map(row).collect())
+}
+
+/// `status`.
+#[must_use]
+pub(super) fn status(status: &StatusView, now: DateTime<Utc>) -> String {
+    let mut text = worker(&status.worker, now);
+    if status.policies.is_empty() {
+        return text + "\nNo policies.\n";
+    }
+    let row = |p: &PolicyStatus| {
+        let state = match p.state.as_str() {
+            "ok" | "running" => paint(GOOD, &p.state),
+            "failing" => paint(BAD, &p.state),
+            "gone" | "no instances" => paint(ODD, &p.state),
+            other => other.to_owned(),
+        };
+        vec![
+            p.policy.to_string(),
+            p.instance.as_ref().map_or("-".to_owned(), ToString::to_string),
+            state,
+            age(p.last_success_at, now),
+            p.failures.to_string(),
+            age(p.next_slot, now),
+            p.snapshots.to_string(),
+            p.last_error.clone().unwrap_or_else(|| "-".to_owned()),
+        ]
+    };
+    let head = ["POLICY", "INSTANCE", "STATE", "LAST SUCCESS", "FAILURES", "NEXT", "SNAPSHOTS", "LAST ERROR"];
+    text.push('\n');
+    text + &table(&head, &["FAILURES", "SNAPSHOTS"], status.policies.iter().map(row).collect())
+}
+
+fn worker(w: &WorkerView, now: DateTime<Utc>) -> String {
+    let running = match w.started_at {
+        Some(at) if w.running => format!("running, version {}, started {}", w.version, age(Some(at), now)),
+        _ => "not running".to_owned(),
+    };
+    let mut pairs = vec![
+        ("worker", running),
+        ("config", w.config.clone()),
+        ("store", format!("{} ({}, {})", w.store, count(w.snapshots, "snapshot"), count(w.forks, "ref"))),
+        ("instances", w.instances.clone()),
+        ("queue", if w.pending == 0 { "empty".to_owned() } else { format!("{} pending", w.pending) }),
+    ];
+    if let Some(why) = &w.root_lost {
+        pairs.push(("root", paint(BAD, why)));
+    }
+    if let Some(why) = &w.queue_closed {
+        pairs.push(("queue closed", paint(BAD, why)));
+    }
+    let mut text = block(&pairs);
+    for problem in &w.config_rejected {
+        text.push_str(&format!("\n{}\n{problem}\n", paint(BAD, "the last reload was refused; the old configuration goes on:")));
+    }
+    text
+}
+
+/// `plan`.
+#[must_use]
+pub(super) fn plan(plan: &Plan) -> String {
+    if plan.entries.is_empty() {
+        return "No snapshots, nothing to plan.\n".to_owned();
+    }
+    let mut text = String::new();
+    let groups = plan.entries.chunk_by(|a, b| (&a.instance, &a.policy) == (&b.instance, &b.policy));
+    for group in groups {
+        if let Some(first) = group.first() {
+            let policy = first.policy.as_ref().map_or("taken by hand".to_owned(), |p| format!("policy {p}"));
+            text.push_str(&format!("{}, {policy}\n", first.instance));
+        }
+        text.push_str(&table(&["VERDICT", "SNAPSHOT", "FREES", "WHY"], &["FREES"], group.iter().map(plan_row).collect()));
+        text.push('\n');
+    }
+    let of = |verdict| plan.entries.iter().filter(move |e| e.verdict == verdict);
+    let freed: u64 = of(Verdict::Remove).map(|e| e.reclaimable_bytes).sum();
+    let counts = (of(Verdict::Keep).count(), of(Verdict::Remove).count(), of(Verdict::Blocked).count());
+    text.push_str(&format!("{} kept, {} to remove ({}), {} blocked\n", counts.0, counts.1, size(freed), counts.2));
+    if counts.1 > 0 {
+        text.push_str(&format!("Do exactly this: snapkeep prune --plan {}\n", plan.hash));
+    }
+    text
+}
+
+fn plan_row(e: &PlanEntry) -> Vec<String> {
+    let verdict = match e.verdict {
+        Verdict::Keep => paint(GOOD, "keep"),
+        Verdict::Remove => paint(BAD, "remove"),
+        Verdict::Blocked => paint(ODD, "blocked"),
+    };
+    let why = |r: &crate::policy::Reason| match &r.count {
+        Some(count) => format!("{} ({count}: {})", r.rule, r.text),
+        None => format!("{} ({})", r.rule, r.text),
+    };
+    let whys: Vec<String> = e.reasons.iter().map(why).collect();
+    vec![verdict, e.snapshot_id.to_string(), size(e.reclaimable_bytes), whys.join("; ")]
+}
+
+/// `prune`.
+#[must_use]
+pub(super) fn pruned(report: &PruneReport) -> String {
+    let mut text = String::new();
+    for id in &report.removed {
+        text.push_str(&format!("removed {id}\n"));
+    }
+    for blocked in &report.blocked {
+        let forks = if blocked.forks.is_empty() { String::new() } else { format!(" ({})", blocked.forks.join(", ")) };
+        text.push_str(&format!("kept    {}: {}{forks}\n", blocked.id, blocked.why.join(", ")));
+    }
+    for failed in &report.failed {
+        text.push_str(&format!("failed  {}: {}\n", failed.id, failed.error));
+    }
+    let (removed, blocked, failed) = (report.removed.len(), report.blocked.len(), report.failed.len());
+    text + &format!("{removed} removed, {blocked} blocked, {failed} failed\n")
+}
+
+/// `verify`.
+#[must_use]
+pub(super) fn findings(all: &Findings) -> String {
+    let mut text = String::new();
+    for f in &all.findings {
+        let severity = match f.severity.as_str() {
+            "error" => paint(BAD, "error"),
+            "warn" => paint(ODD, "warn"),
+            other => other.to_owned(),
+        };
+        text.push_str(&format!("{severity}: {}: {}\n  {}\n", f.name, f.what, f.path));
+    }
+    let looked = format!("{}, {}, {} compared", count(all.snapshots, "snapshot"), count(all.forks, "fork"), size(all.bytes));
+    let found = if all.findings.is_empty() { "nothing found".to_owned() } else { count(all.findings.len() as u64, "finding") };
+    text + &format!("{found} ({looked})\n")
+}
+
+#[cfg(test)]
+#[path = "render_tests.rs"]
+mod tests;

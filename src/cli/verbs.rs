@@ -1,0 +1,125 @@
+//! Verbs that look or act through a [`Backend`]: asked, waited for, shown.
+
+use super::args::{ForkArgs, QueueAction, Verb};
+use super::out::Out;
+use super::render;
+use crate::ids::{HoldName, InstanceId};
+use crate::worker::backend::{Answer, Backend};
+use crate::worker::view::{ForkBody, Requests, SnapshotFilter, SnapshotView, TakeBody};
+use chrono::{DateTime, Utc};
+
+/// Whether a verb only looks: then it needs no lock.
+#[must_use]
+pub(super) fn only_looks(verb: &Verb) -> bool {
+    match verb {
+        Verb::Ls { .. } | Verb::Show { .. } | Verb::Forks { .. } | Verb::Status | Verb::Plan { .. } | Verb::Verify => true,
+        Verb::Queue { action } => action.is_none(),
+        _ => false,
+    }
+}
+
+/// Carries a verb out; returns its exit code.
+///
+/// # Errors
+/// The backend's problem.
+pub(super) fn carry_out(verb: Verb, backend: &dyn Backend, out: Out, now: DateTime<Utc>) -> Answer<u8> {
+    match verb {
+        Verb::Snapshot { instance, name, tag } => {
+            let taken = backend.take(&TakeBody { instance, name, tags: tag.into_iter().collect() })?;
+            out.show(&taken, || format!("{} ({})\n", taken.id, taken.name));
+        }
+        Verb::Fork(args) => return fork(args, backend, out, now),
+        Verb::Unfork { name } => unfork(&name, backend, out)?,
+        Verb::Restore { snapshot } => restore(&snapshot, backend, out)?,
+        Verb::Ls { instance, policy } => {
+            let all = backend.snapshots(&SnapshotFilter { instance, policy })?;
+            out.show(&all, || render::snapshots(&all, now));
+        }
+        Verb::Show { snapshot } => {
+            let view = backend.snapshot(&snapshot)?;
+            out.show(&view, || render::snapshot(&view, now));
+        }
+        Verb::Forks { snapshot } => {
+            let all = backend.forks(snapshot.as_deref())?;
+            out.show(&all, || render::forks(&all, now));
+        }
+        Verb::Queue { action: None } => {
+            let all = backend.queue()?;
+            out.show(&all, || render::requests(&all, now));
+        }
+        Verb::Queue { action: Some(QueueAction::Cancel { id }) } => {
+            let request = backend.cancel(&id)?;
+            out.show(&request, || format!("cancelled {} ({})\n", request.id, request.name));
+        }
+        Verb::Status => {
+            let status = backend.status()?;
+            out.show(&status, || render::status(&status, now));
+        }
+        Verb::Rm { snapshot, defer } => remove(&snapshot, defer, backend, out)?,
+        Verb::Hold { snapshot, name } => held(&backend.hold(&snapshot, &name)?, &name, "holds", out),
+        Verb::Release { snapshot, name } => held(&backend.release(&snapshot, &name)?, &name, "no longer holds", out),
+        Verb::Plan { policy, at } => {
+            let plan = backend.plan(&policy, at)?;
+            out.show(&plan, || render::plan(&plan));
+        }
+        Verb::Prune { policy, plan } => {
+            let report = backend.prune(&policy, plan.as_deref())?;
+            out.show(&report, || render::pruned(&report));
+            return Ok(u8::from(!report.failed.is_empty()));
+        }
+        Verb::Verify => {
+            let findings = backend.verify()?;
+            out.show(&findings, || render::findings(&findings));
+            return Ok(u8::from(findings.findings.iter().any(|f| f.severity == "error")));
+        }
+        Verb::Init | Verb::Run | Verb::Once | Verb::Check { .. } | Verb::Demo { .. } => {}
+    }
+    Ok(0)
+}
+
+fn fork(args: ForkArgs, backend: &dyn Backend, out: Out, now: DateTime<Utc>) -> Answer<u8> {
+    let mut body = ForkBody { count: args.count, prefix: args.prefix, key: args.key, ..ForkBody::default() };
+    if args.count.is_none() {
+        body.names = Some(args.names);
+    }
+    let wait = (!args.no_wait).then_some(args.timeout);
+    let answer: Requests = backend.fork(&args.snapshot, &body, wait)?;
+    out.show(&answer, || render::requests(&answer, now));
+    let unfinished = !args.no_wait && answer.requests.iter().any(|r| !r.is_final());
+    let failed = answer.requests.iter().any(|r| r.state == "failed" || r.state == "cancelled");
+    Ok(if failed {
+        1
+    } else if unfinished {
+        75
+    } else {
+        0
+    })
+}
+
+fn unfork(name: &InstanceId, backend: &dyn Backend, out: Out) -> Answer<()> {
+    let gone = backend.unfork(name)?;
+    out.show(&gone, || format!("removed {}, a fork of {}\n", gone.name, gone.snapshot_id));
+    Ok(())
+}
+
+fn restore(snapshot: &str, backend: &dyn Backend, out: Out) -> Answer<()> {
+    let restored = backend.restore(snapshot)?;
+    out.show(&restored, || match &restored.replaced {
+        Some(path) => format!("{} is as it was at {}; what was there is in {path}\n", restored.instance, restored.id),
+        None => format!("{} is there again, as it was at {}\n", restored.instance, restored.id),
+    });
+    Ok(())
+}
+
+fn remove(snapshot: &str, defer: bool, backend: &dyn Backend, out: Out) -> Answer<()> {
+    let removed = backend.remove(snapshot, defer)?;
+    out.show(&removed, || match removed.result.as_str() {
+        "expiring" => format!("{} goes with its last fork: {}\n", removed.id, removed.forks.join(", ")),
+        _ => format!("removed {}\n", removed.id),
+    });
+    Ok(())
+}
+
+fn held(view: &SnapshotView, name: &HoldName, what: &str, out: Out) {
+    out.show(view, || format!("{name} {what} {}\n", view.id));
+}
