@@ -72,6 +72,7 @@ fn act(cli: Cli, out: Out) -> Answer<u8> {
             let config = config(&cli.config)?;
             log::init(form(cli.json, out::is_terminal()), To::Stdout);
             let worker = open(config, &around, Duration::ZERO)?;
+            worker.announce();
             worker.once().map(|failed| u8::from(failed > 0))
         }
         verb => {

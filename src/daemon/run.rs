@@ -35,6 +35,7 @@ pub fn run(config: Config, around: &Surroundings) -> Answer<()> {
     let path = config.file.clone();
     let worker = Worker::open(config, around, Arc::new(NoProgress)).map_err(|e| problem_of_open(&e))?;
     reload::report_loaded(&worker, &worker.config());
+    worker.announce();
     let failed = |what: &str, e: &dyn std::fmt::Display| Problem::new(ProblemKind::Failed, format!("cannot {what}: {e}"));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|e| failed("start the async runtime", &e))?;

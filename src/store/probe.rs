@@ -33,6 +33,7 @@ impl Outcome {
         match result {
             Ok(()) => Self::Works,
             Err(e) if e.source == Errno::EXDEV => Self::Fails("they are on different file systems or mounts (EXDEV)".to_owned()),
+            Err(e) if e.source == Errno::EOPNOTSUPP => Self::Fails("this file system has none (EOPNOTSUPP)".to_owned()),
             Err(e) => Self::Fails(e.source.desc().to_owned()),
         }
     }

@@ -8,6 +8,7 @@ mod reader;
 mod sight;
 mod status;
 mod verbs;
+pub mod verify;
 pub mod view;
 
 pub use reader::Reader;
@@ -30,6 +31,7 @@ use problem::{Problem, ProblemKind};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 /// What a worker is opened with, besides its configuration.
 #[derive(Debug, Clone)]
@@ -81,6 +83,7 @@ pub struct Worker {
     rejected: Mutex<Vec<String>>,
     blocked: Mutex<BTreeSet<(String, String)>>,
     started_at: DateTime<Utc>,
+    startup: Duration,
     progress: Arc<dyn Progress + Send + Sync>,
     /// One prune at a time.
     pruning: Mutex<()>,
@@ -115,17 +118,6 @@ impl Worker {
             let (finished, dropped_refs) = (recovered.finished, recovered.dropped_refs);
             store.events.emit(Event::StoreRecovered { staging, finished, dropped_refs, torn_bytes, at: now });
         }
-        let (snapshots, refs) = {
-            let index = store.index();
-            (index.present().count() as u64, index.refs().count() as u64)
-        };
-        store.events.emit(Event::WorkerStarted {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            snapshots,
-            forks: refs,
-            startup_ms: u64::try_from((around.clock.since_boot().saturating_sub(began)).as_millis()).unwrap_or(0),
-            at: now,
-        });
         Ok(Arc::new(Self {
             reclaim: Reclaim::new(Arc::clone(&store), Arc::clone(&forks)),
             schedules,
@@ -135,11 +127,27 @@ impl Worker {
             rejected: Mutex::default(),
             blocked: Mutex::default(),
             started_at: now,
+            startup: around.clock.since_boot().saturating_sub(began),
             progress,
             pruning: Mutex::default(),
             stopping: AtomicBool::new(false),
             cancelled: AtomicBool::new(false),
         }))
+    }
+
+    /// Reports that this worker takes work: for `run` and `once`.
+    pub fn announce(&self) {
+        let (snapshots, forks) = {
+            let index = self.store.index();
+            (index.present().count() as u64, index.refs().count() as u64)
+        };
+        self.store.events.emit(Event::WorkerStarted {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            snapshots,
+            forks,
+            startup_ms: u64::try_from(self.startup.as_millis()).unwrap_or(u64::MAX),
+            at: self.started_at,
+        });
     }
 
     /// The configuration in force.
@@ -249,8 +257,9 @@ impl Worker {
 }
 
 /// `verify`, with what the queue has in hand.
-fn verify_store(_store: &Store, _requests: &[Request], _flow: Flow<'_>) -> view::Findings {
-    view::Findings::default()
+fn verify_store(store: &Store, requests: &[Request], flow: Flow<'_>) -> view::Findings {
+    let unfinished = requests.iter().filter(|r| !r.state.is_final()).map(|r| r.id.clone()).collect();
+    verify::verify(&store.fs, &store.layout, &unfinished, flow)
 }
 
 /// A store's error as the outside sees it.

@@ -4,3 +4,4 @@ mod layers;
 mod lifecycle;
 mod stops;
 mod support;
+mod verify;
