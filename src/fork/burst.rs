@@ -154,7 +154,12 @@ impl Forks {
         if built.is_empty() {
             return Ok(0);
         }
-        let publishing = |(r, b): &(Request, Built)| Record::Publishing { id: r.id.clone(), memory: b.memory_text(), disk: b.disk_text() };
+        let publishing = |(r, b): &(Request, Built)| Record::Publishing {
+            id: r.id.clone(),
+            memory: b.memory_text(),
+            disk: b.disk_text(),
+            started_at: r.started_at,
+        };
         self.state().commit(built.iter().map(publishing).collect())?;
         let mut visible = Vec::new();
         for (request, built) in built {

@@ -82,7 +82,7 @@ pub enum Record {
     /// An attempt failed; the next comes at `retry_at`.
     Attempt { id: ForkId, error: String, retry_at: DateTime<Utc> },
     /// The fork is whole and durable in staging; from here on it can only become visible, or conflict.
-    Publishing { id: ForkId, memory: String, disk: String },
+    Publishing { id: ForkId, memory: String, disk: String, started_at: Option<DateTime<Utc>> },
     /// The fork is visible and durable.
     Done { id: ForkId, at: DateTime<Utc> },
     /// It failed for good.
@@ -234,11 +234,12 @@ impl Queue {
                     request.retry_at = Some(retry_at);
                 }
             }
-            Record::Publishing { id, memory, disk } => {
+            Record::Publishing { id, memory, disk, started_at } => {
                 if let Some(request) = self.unfinished_mut(&id) {
                     request.state = RequestState::Publishing;
                     request.memory = Some(memory);
                     request.disk = Some(disk);
+                    request.started_at = started_at;
                 }
             }
             Record::Done { id, at } => self.finish(&id, RequestState::Done, at, None),

@@ -105,7 +105,7 @@ fn what_was_running_is_queued_again_after_a_restart_and_what_was_being_published
     for id in [&running, &publishing] {
         queue.begin(id, at(1)).unwrap();
     }
-    queue.apply(Record::Publishing { id: publishing.clone(), memory: "hardlink".into(), disk: "copied".into() });
+    queue.apply(Record::Publishing { id: publishing.clone(), memory: "hardlink".into(), disk: "copied".into(), started_at: None });
     let again = Queue::replay(queue.records());
     assert_eq!(again.ready(at(2), 9), std::slice::from_ref(&running));
     assert_eq!(again.get(&publishing).unwrap().state, RequestState::Publishing);
@@ -213,7 +213,7 @@ proptest! {
                     write(&mut queue, &mut journal, record);
                 },
                 Step::Publish(n) => if let Some(id) = model.pick(&[Running], n) {
-                    write(&mut queue, &mut journal, Record::Publishing { id: id.clone(), memory: "none".into(), disk: "none".into() });
+                    write(&mut queue, &mut journal, Record::Publishing { id: id.clone(), memory: "none".into(), disk: "none".into(), started_at: None });
                     model.get(&id).state = Publishing;
                 },
                 Step::Done(n) => if let Some(id) = model.pick(&[Publishing], n) {

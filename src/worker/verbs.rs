@@ -151,6 +151,8 @@ impl Backend for Worker {
 
     fn forks(&self, snapshot: Option<&str>) -> Answer<ForkViews> {
         let id = snapshot.map(|s| self.resolve(s)).transpose()?;
+        // A fork that was made just now is to be in it.
+        self.forks.scan().map_err(|e| problem_of_store(&e.into()))?;
         Ok(sight::forks(self, id.as_ref()))
     }
 

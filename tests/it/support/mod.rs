@@ -11,13 +11,14 @@
 
 pub mod fixture;
 pub mod mounts;
+pub mod program;
 
 use chrono::{TimeZone as _, Utc};
 use snapkeep::clock::{Clock, ManualClock};
 use snapkeep::config::{DriverConfig, ForkConfig, MemoryMethod, Skip, SourcePaths};
 use snapkeep::driver::Plain;
 use snapkeep::event::{Collected, Event, Events};
-use snapkeep::fork::queue::{Ask, Naming, Request};
+use snapkeep::fork::queue::{Ask, Naming, Request, RequestState};
 use snapkeep::fork::{ForkError, Forks};
 use snapkeep::ids::{ForkName, InstanceId, SnapshotId};
 use snapkeep::policy::KindRule;
@@ -148,8 +149,15 @@ impl Open {
     /// Asks for a fork and makes it.
     pub fn fork(&self, snapshot: &SnapshotId, name: &str) -> Result<Request, ForkError> {
         let request = self.accept(snapshot, name)?;
-        self.forks.run_ready(&NEVER, &NEVER)?;
-        Ok(self.forks.request(&request.id).unwrap())
+        loop {
+            self.forks.run_ready(&NEVER, &NEVER)?;
+            // Another thread may be making it.
+            let now = self.forks.request(&request.id).unwrap();
+            if now.state.is_final() || now.state == RequestState::Queued {
+                return Ok(now);
+            }
+            self.forks.wait_for_change(Duration::from_millis(5));
+        }
     }
 
     pub fn remove(&self, snapshot: &SnapshotId) -> Result<(), ReclaimError> {

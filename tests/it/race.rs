@@ -1,0 +1,117 @@
+//! Things that happen at the same time.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "tests"
+)]
+
+use crate::support::{NEVER, World};
+use snapkeep::fork::queue::RequestState;
+use snapkeep::snapshot::copy::Flow;
+use snapkeep::worker::verify::verify;
+use std::collections::HashSet;
+use std::fs;
+use std::sync::Barrier;
+use std::time::Duration;
+
+#[test]
+fn a_fork_racing_the_removal_of_its_snapshot_either_gets_it_whole_or_is_refused() {
+    let rounds = if std::env::var_os("FULL").is_some() { 3000 } else { 300 };
+    let world = World::new();
+    let dir = world.vms.join("a");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("disk"), "disk").unwrap();
+    fs::write(dir.join("memory"), "memory").unwrap();
+    let open = world.open();
+    let (mut forked, mut removed) = (0, 0);
+    for round in 0..rounds {
+        let id = open.take("a").unwrap();
+        let name = format!("f{round}");
+        let start = Barrier::new(2);
+        let (made, gone) = std::thread::scope(|scope| {
+            let fork = scope.spawn(|| {
+                start.wait();
+                if round % 2 == 0 {
+                    std::thread::sleep(Duration::from_micros(round as u64 % 400));
+                }
+                open.fork(&id, &name)
+            });
+            let remove = scope.spawn(|| {
+                start.wait();
+                std::thread::sleep(Duration::from_micros(round as u64 % 700));
+                open.remove(&id)
+            });
+            (fork.join().unwrap(), remove.join().unwrap())
+        });
+        match (&made, &gone) {
+            (Ok(request), Err(_)) => {
+                assert_eq!(request.state, RequestState::Done);
+                assert_eq!(fs::read(world.vms.join(&name).join("memory")).unwrap(), b"memory");
+                forked += 1;
+                fs::remove_dir_all(world.vms.join(&name)).unwrap();
+                open.forks.reconcile().unwrap();
+                open.remove(&id).unwrap();
+            }
+            (Err(_), Ok(())) => {
+                assert!(!world.vms.join(&name).exists());
+                removed += 1;
+            }
+            both => panic!("both won, or neither: {both:?}"),
+        }
+        open.reclaim.sweep(Duration::ZERO, Duration::ZERO).unwrap();
+    }
+    println!("{forked} forks won, {removed} removals won");
+    assert!(forked > 0 && removed > 0, "no race: {forked} {removed}");
+}
+
+#[test]
+fn takes_forks_unforks_deletions_and_removals_at_once_leave_a_sound_store() {
+    let world = World::new();
+    world.make_instance("a");
+    world.make_instance("b");
+    let open = world.open();
+    let base = open.take("a").unwrap();
+    let rounds = if std::env::var_os("FULL").is_some() { 300 } else { 40 };
+    std::thread::scope(|scope| {
+        for instance in ["a", "b"] {
+            let open = &open;
+            scope.spawn(move || {
+                for _ in 0..rounds {
+                    let id = open.take(instance).unwrap();
+                    let _ = open.remove(&id);
+                }
+            });
+        }
+        scope.spawn(|| {
+            for n in 0..rounds {
+                open.fork(&base, &format!("x{n}")).unwrap();
+                open.forks.unfork(&crate::support::instance(&format!("x{n}"))).unwrap();
+            }
+        });
+        scope.spawn(|| {
+            for n in 0..rounds {
+                open.fork(&base, &format!("y{n}")).unwrap();
+                fs::remove_dir_all(world.vms.join(format!("y{n}"))).unwrap();
+            }
+        });
+        scope.spawn(|| {
+            for _ in 0..rounds {
+                open.forks.reconcile().unwrap();
+                open.reclaim.sweep(Duration::ZERO, Duration::ZERO).unwrap();
+            }
+        });
+        scope.spawn(|| {
+            for _ in 0..rounds {
+                open.forks.run_ready(&NEVER, &NEVER).unwrap();
+                assert!(open.remove(&base).is_err() || open.ref_count(&base) == 0);
+            }
+        });
+    });
+    open.forks.reconcile().unwrap();
+    open.reclaim.sweep(Duration::ZERO, Duration::ZERO).unwrap();
+    let found = verify(&open.store.fs, &open.store.layout, &HashSet::new(), Flow::quiet());
+    assert_eq!(found.findings, []);
+}
