@@ -4,6 +4,7 @@
 //! file that forks share may be about a sibling; there `/proc` tells by which directory it was opened. In doubt: cannot tell.
 
 use crate::store::fs::{Below, FileType, Found, Fs, FsError, sys};
+use crate::store::layout::OURS;
 use nix::errno::Errno;
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -51,7 +52,8 @@ pub fn in_use(fs: &Fs, dir: &Path) -> Result<Option<InUse>, CannotTell> {
         Err(e) if e.is_not_found() => return Ok(None),
         Err(e) => return Err(e.into()),
     };
-    let found = fs.walk(&mut root, &mut |_, _| false)?;
+    // Our own directory is read by ourselves, whenever the root is looked at; nothing runs from it.
+    let found = fs.walk(&mut root, &mut |path, _| path == Path::new(OURS))?;
     let mut names: HashMap<(u64, u64), u64> = HashMap::new();
     for file in regular(&found) {
         *names.entry(file.meta.file_id).or_default() += 1;

@@ -1,1 +1,1 @@
-
+//! The rules of `cadence.rs`, one by one.

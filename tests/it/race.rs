@@ -87,13 +87,15 @@ fn takes_forks_unforks_deletions_and_removals_at_once_leave_a_sound_store() {
         }
         scope.spawn(|| {
             for n in 0..rounds {
-                open.fork(&base, &format!("x{n}")).unwrap();
+                let made = open.fork(&base, &format!("x{n}")).unwrap();
+                assert_eq!(made.state, RequestState::Done, "{made:?}");
                 open.forks.unfork(&crate::support::instance(&format!("x{n}"))).unwrap();
             }
         });
         scope.spawn(|| {
             for n in 0..rounds {
-                open.fork(&base, &format!("y{n}")).unwrap();
+                let made = open.fork(&base, &format!("y{n}")).unwrap();
+                assert_eq!(made.state, RequestState::Done, "{made:?}");
                 fs::remove_dir_all(world.vms.join(format!("y{n}"))).unwrap();
             }
         });
