@@ -188,8 +188,8 @@ fn tag(text: &str) -> Result<(String, String), String> {
     if key.is_empty() { Err("a tag's key must not be empty".to_owned()) } else { Ok((key.to_owned(), value.to_owned())) }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    crate::config::units::parse_duration(text)
+fn duration(text: &str) -> Result<Duration, crate::config::DurationError> {
+    crate::config::parse_duration(text)
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ fn config(path: &Path) -> Answer<Config> {
 fn check(path: &Path, out: Out) -> Answer<u8> {
     let config = match load(path) {
         Ok(config) => config,
-        Err(ConfigError::Problems(problems)) if out.json => {
+        Err(ConfigError::Invalid { problems }) if out.json => {
             out.show(&serde_json::json!({"valid": false, "problems": problems}), String::new);
             return Ok(ProblemKind::Config.exit_code());
         }

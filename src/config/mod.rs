@@ -1,22 +1,28 @@
 //! The configuration: one TOML file and `policies.d`, read whole, checked whole, reported whole.
+//!
+//! `raw` describes every key once, and the schema is made from it; `shape` holds a document against that schema;
+//! `resolve`, `policy` and `cron` give values their meaning; `problem` says what is wrong and where. Nothing here
+//! touches the store or the instances root, or knows whether a worker runs.
 
-mod check;
 mod cron;
-mod keys;
 mod load;
-mod policies;
+mod policy;
 mod problem;
 mod raw;
+mod resolve;
+mod shape;
 mod skip;
-pub mod units;
-mod walk;
+#[cfg(test)]
+mod tests;
+mod units;
 
-pub use check::parse;
-pub use load::load;
+pub use load::{load, parse};
 pub use problem::{ConfigError, Problem};
 pub use raw::schema;
 pub use skip::Skip;
+pub use units::{DurationError, parse_duration, show_duration};
 
+use crate::ids::PolicyName;
 use crate::policy::Policy;
 use chrono::TimeDelta;
 use std::path::PathBuf;
@@ -27,7 +33,7 @@ use std::time::Duration;
 pub struct Config {
     /// The file it came from.
     pub file: PathBuf,
-    /// Digest of all files' text: equal if nothing has changed.
+    /// BLAKE3 of all files' names and texts: equal if a reload changes nothing.
     pub digest: String,
     /// Where snapshots are kept.
     pub store: PathBuf,
@@ -53,6 +59,26 @@ pub struct Config {
     pub policies: Vec<Policy>,
     /// What is odd but not wrong.
     pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// The policy of this name.
+    #[must_use]
+    pub fn policy(&self, name: &PolicyName) -> Option<&Policy> {
+        self.policies.iter().find(|policy| policy.name == *name)
+    }
+
+    /// The keys in which `new` differs and which a running worker cannot change: they need a restart.
+    #[must_use]
+    pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
+        let keys = [
+            ("store.path", self.store != new.store),
+            ("store.instances", self.instances != new.instances),
+            ("api.socket", self.socket != new.socket),
+            ("worker.threads", self.threads != new.threads),
+        ];
+        keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+    }
 }
 
 /// `[fork]`.
@@ -99,12 +125,4 @@ pub struct DriverConfig {
     pub thaw: Vec<String>,
     /// How long each may take.
     pub timeout: Duration,
-}
-
-impl Config {
-    /// The policy of this name.
-    #[must_use]
-    pub fn policy(&self, name: &crate::ids::PolicyName) -> Option<&Policy> {
-        self.policies.iter().find(|p| p.name == *name)
-    }
 }

@@ -1,220 +1,352 @@
-//! The configuration file as types, for its JSON Schema (`check --schema`): what an editor needs to help. The walk in
-//! `check.rs` reads the file itself, since it reports all problems and not only the first.
-#![expect(dead_code, reason = "the fields are read by the schema's derivation only")]
+//! The file as it is written: one description of every key, from which serde reads and the JSON Schema is made.
+//! Nothing here has a default or a meaning; `shape` checks a document against the schema, `resolve` and `policy`
+//! give values their meaning.
 
 use super::{MemoryMethod, SourcePaths};
 use crate::policy::{KindRule, Missed};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema};
+use serde::Deserialize;
+use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
+use toml::Spanned;
 
-/// A snapkeep configuration. Durations are strings like "90s", "15m", "36h", "7d".
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub(super) struct File {
-    /// The two roots.
-    store: Store,
-    /// The worker's socket.
-    api: Option<Api>,
+/// A string and where it stands.
+pub(super) type Text = Spanned<String>;
+
+/// A string with rules of its own, for the schema only: the file's value is a plain string.
+macro_rules! written_as {
+    ($($(#[$meta:meta])* $name:ident = $schema:tt;)*) => {$(
+        $(#[$meta])*
+        struct $name;
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+    )*};
+}
+
+// `title` is what a message says was wanted: "`every` must be <title>".
+written_as! {
+    Period = {
+        "type": "string", "title": "a duration such as \"15m\"",
+        "pattern": "^\\s*([0-9]+(\\.[0-9]+)?\\s*[a-zµ]+\\s*)+$", "examples": ["90s", "15m", "1h30m", "36h", "7d"],
+    };
+    AbsolutePath = { "type": "string", "title": "an absolute path", "pattern": "^/" };
+    CronExpression = {
+        "type": "string", "title": "a cron expression such as \"*/15 * * * *\"",
+        "examples": ["*/15 * * * *", "30 2 * * *", "@hourly", "@daily"],
+    };
+    Zone = { "type": "string", "title": "a time zone such as \"Europe/Vienna\"", "examples": ["UTC", "Europe/Vienna"] };
+}
+
+/// The configuration of snapkeep.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawConfig {
+    /// Where snapshots are kept and instances live.
+    #[schemars(required)]
+    pub(super) store: Option<RawStore>,
+    /// The worker's API.
+    pub(super) api: Option<RawApi>,
     /// How forks are made.
-    fork: Option<Fork>,
-    /// What snapshots leave out.
-    snapshot: Option<Snapshot>,
-    /// How instances are brought to rest.
-    driver: Option<Driver>,
-    /// The worker.
-    worker: Option<Worker>,
+    pub(super) fork: Option<RawFork>,
+    /// How snapshots are taken.
+    pub(super) snapshot: Option<RawSnapshot>,
+    /// How instances are brought to rest: the plain driver.
+    pub(super) driver: Option<RawDriver>,
+    /// The worker process.
+    pub(super) worker: Option<RawWorker>,
     /// When retention is applied.
-    prune: Option<Prune>,
-    /// How long removed things can be found.
-    trash: Option<Trash>,
-    /// What to snapshot, when, and what to keep.
-    policy: Option<Vec<Policy>>,
+    pub(super) prune: Option<RawPrune>,
+    /// How long removed things can be brought back.
+    pub(super) trash: Option<RawTrash>,
+    /// Policies: which instances, when, and what to keep.
+    #[schemars(with = "Option<Vec<RawPolicy>>")]
+    pub(super) policy: Option<Vec<Spanned<RawPolicy>>>,
 }
 
-/// The two roots: on one file system and one mount, so that memory can be linked.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct Store {
-    /// Where snapshots are kept; an absolute path.
-    path: String,
-    /// The directory whose subdirectories are instances; an absolute path.
-    instances: String,
+/// `[store]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawStore {
+    /// The directory of snapshots; on the same file system and mount as `instances`.
+    #[schemars(required, with = "AbsolutePath")]
+    pub(super) path: Option<Text>,
+    /// The directory whose subdirectories are instances.
+    #[schemars(required, with = "AbsolutePath")]
+    pub(super) instances: Option<Text>,
 }
 
-/// The worker's socket.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct Api {
-    /// Path of the unix socket; default: snapkeep.sock in the store.
-    socket: Option<String>,
+/// `[api]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawApi {
+    /// The worker's unix socket; `snapkeep.sock` in the store if not given.
+    #[schemars(with = "Option<AbsolutePath>")]
+    pub(super) socket: Option<Text>,
 }
 
-/// How forks are made.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct Fork {
-    /// The first method tried for memory files; the others follow. Default: hardlink.
-    memory: Option<MemoryMethod>,
-    /// What to do about files that name their source's directory. Default: rewrite.
-    source_paths: Option<SourcePaths>,
-    /// How many requests may wait. Default: 10000.
-    max_pending: Option<u32>,
+/// `[fork]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawFork {
+    /// The first method tried for memory files; the ones after it are fallbacks.
+    #[schemars(extend("default" = "hardlink"))]
+    pub(super) memory: Option<MemoryMethod>,
+    /// What to do about files that name their source's directory.
+    #[schemars(extend("default" = "rewrite"))]
+    pub(super) source_paths: Option<SourcePaths>,
+    /// How many fork requests may wait.
+    #[schemars(range(min = 1, max = 1_000_000), extend("default" = 10_000))]
+    pub(super) max_pending: Option<u32>,
 }
 
-/// What snapshots leave out.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct Snapshot {
-    /// Globs; a trailing slash names a directory at the top. Default: logs/, *.tmp, *.pid, *.lock.
-    skip: Option<Vec<String>>,
+/// `[snapshot]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSnapshot {
+    /// Globs of files that are left out; `logs/` is a directory at the top of the instance, `*.tmp` a name at any depth.
+    #[schemars(with = "Option<Vec<String>>", extend("default" = ["logs/", "*.tmp", "*.pid", "*.lock"]))]
+    pub(super) skip: Option<Vec<Text>>,
 }
 
-/// How instances are brought to rest around the copy.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct Driver {
-    /// Names of files that hold guest memory. Default: memory, memory-ranges, mem.
-    memory_names: Option<Vec<String>>,
-    /// Command lines run before the copy.
-    freeze: Option<Vec<String>>,
-    /// Command lines run after it, whatever happened.
-    thaw: Option<Vec<String>>,
-    /// How long each may take. Default: 30s.
-    timeout: Option<String>,
+/// `[driver]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawDriver {
+    /// Names of the files that hold guest memory.
+    #[schemars(with = "Option<Vec<String>>", length(min = 1), extend("default" = ["memory", "memory-ranges", "mem"]))]
+    pub(super) memory_names: Option<Spanned<Vec<Text>>>,
+    /// Command lines, each run by `sh -c`, before the copy.
+    #[schemars(with = "Option<Vec<String>>", extend("default" = []))]
+    pub(super) freeze: Option<Spanned<Vec<Text>>>,
+    /// Command lines, each run by `sh -c`, after the copy, whatever happened.
+    #[schemars(with = "Option<Vec<String>>", extend("default" = []))]
+    pub(super) thaw: Option<Spanned<Vec<Text>>>,
+    /// How long each command line may take.
+    #[schemars(with = "Option<Period>", extend("default" = "30s"))]
+    pub(super) timeout: Option<Text>,
 }
 
-/// The worker.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct Worker {
-    /// Threads for copying and unlinking. Default: 4.
-    threads: Option<u32>,
+/// `[worker]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawWorker {
+    /// Threads for copying and unlinking.
+    #[schemars(range(min = 1, max = 256), extend("default" = 4))]
+    pub(super) threads: Option<u32>,
 }
 
-/// When retention is applied.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct Prune {
-    /// How often, besides after each snapshot and when a fork has gone. Default: 10m.
-    every: Option<String>,
+/// `[prune]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPrune {
+    /// How often retention is applied, besides after each snapshot and when a ref is released.
+    #[schemars(with = "Option<Period>", extend("default" = "10m"))]
+    pub(super) every: Option<Text>,
 }
 
-/// How long removed things can be found.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct Trash {
-    /// Snapshots, and instances that restore replaced. Default: 1h.
-    grace: Option<String>,
-    /// Forks removed by unfork. Default: 0s.
-    fork_grace: Option<String>,
+/// `[trash]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTrash {
+    /// How long removed snapshots, and instances that `restore` replaced, can be brought back.
+    #[schemars(with = "Option<Period>", extend("default" = "1h"))]
+    pub(super) grace: Option<Text>,
+    /// The same for forks removed by `unfork`.
+    #[schemars(with = "Option<Period>", extend("default" = "0s"))]
+    pub(super) fork_grace: Option<Text>,
 }
 
-/// What to snapshot, when, and what to keep.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct Policy {
-    /// Its name; its snapshots carry it.
-    name: String,
-    /// Globs over instance names.
-    instances: Vec<String>,
-    /// Whether forks count too. Default: false.
-    include_forks: Option<bool>,
-    /// Cron expression of 5 to 7 fields, or @hourly and the like.
-    schedule: Option<String>,
-    /// Instead of a schedule: every so often, 1s at least, counted from the Unix epoch.
-    every: Option<String>,
-    /// IANA time zone of the schedule and of days and longer in keep rules. Default: UTC.
-    timezone: Option<String>,
-    /// Spreads instances over this time; stable per instance. Default: 0s.
-    jitter: Option<String>,
-    /// What to do about missed slots. Default: run (once).
-    missed: Option<Missed>,
+/// `[[policy]]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPolicy {
+    /// The policy's name, unique over all files: a-z, 0-9 and '-', at most 63 characters.
+    #[schemars(required, with = "String")]
+    pub(super) name: Option<Text>,
+    /// Globs: an instance belongs to the policy if any of them matches its whole name.
+    #[schemars(required, with = "Vec<String>", length(min = 1))]
+    pub(super) instances: Option<Spanned<Vec<Text>>>,
+    /// Whether instances that are forks count too.
+    #[schemars(extend("default" = false))]
+    pub(super) include_forks: Option<bool>,
+    /// Cron expression of 5 to 7 fields, or an alias such as `@hourly`. Not together with `every`.
+    #[schemars(with = "Option<CronExpression>")]
+    pub(super) schedule: Option<Text>,
+    /// Interval of at least one second, counted from the Unix epoch. Not together with `schedule`.
+    #[schemars(with = "Option<Period>")]
+    pub(super) every: Option<Text>,
+    /// The zone that `schedule` is read in, and in which days and longer begin for `keep`.
+    #[schemars(with = "Option<Zone>", extend("default" = "UTC"))]
+    pub(super) timezone: Option<Text>,
+    /// Each instance's slots are later by a constant part of this.
+    #[schemars(with = "Option<Period>", extend("default" = "0s"))]
+    pub(super) jitter: Option<Text>,
+    /// What to do about slots that went by while nobody looked.
+    #[schemars(extend("default" = "run"))]
+    pub(super) missed: Option<Missed>,
     /// Attempts within a slot.
-    retry: Option<Retry>,
-    /// What kind of snapshot is expected. Default: auto.
-    kind: Option<KindRule>,
-    /// First part of snapshot names. Default: the instance's name.
-    name_prefix: Option<String>,
-    /// Tags of its snapshots.
-    tags: Option<BTreeMap<String, String>>,
-    /// Keep everything: instead of keep and limit.
-    keep_all: Option<bool>,
-    /// Rules that claim snapshots.
-    keep: Option<Keep>,
-    /// Caps on what is kept.
-    limit: Option<Limit>,
-    /// What happens when the instance no longer exists.
-    gone: Option<Gone>,
+    pub(super) retry: Option<RawRetry>,
+    /// Which kind of snapshot to take.
+    #[schemars(extend("default" = "auto"))]
+    pub(super) kind: Option<KindRule>,
+    /// The first part of the names of its snapshots; the instance's name if not given.
+    #[schemars(with = "Option<String>")]
+    pub(super) name_prefix: Option<Text>,
+    /// Tags that its snapshots get.
+    #[schemars(with = "Option<BTreeMap<String, String>>")]
+    pub(super) tags: Option<BTreeMap<Text, Text>>,
+    /// Keep everything for ever; instead of `keep` and `limit`.
+    #[schemars(with = "Option<bool>", extend("default" = false))]
+    pub(super) keep_all: Option<Spanned<bool>>,
+    /// A snapshot is kept if any of these claims it.
+    #[schemars(with = "Option<RawKeep>")]
+    pub(super) keep: Option<Spanned<RawKeep>>,
+    /// Caps on what is kept, newest first.
+    #[schemars(with = "Option<RawLimit>")]
+    pub(super) limit: Option<Spanned<RawLimit>>,
+    /// What happens to its snapshots when the instance no longer exists; without this table, nothing special.
+    pub(super) gone: Option<RawGone>,
 }
 
-/// Attempts within a slot.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct Retry {
-    /// In all. Default: 1.
-    attempts: Option<u32>,
-    /// Wait before the second; doubled each time. Default: 1m.
-    backoff: Option<String>,
+/// `retry`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRetry {
+    /// Attempts in all.
+    #[schemars(range(min = 1, max = 100), extend("default" = 1))]
+    pub(super) attempts: Option<u32>,
+    /// Wait before the second attempt; doubled for each further one.
+    #[schemars(with = "Option<Period>", extend("default" = "1m"))]
+    pub(super) backoff: Option<Text>,
 }
 
-/// How rules count.
-#[derive(JsonSchema)]
-#[schemars(rename_all = "lowercase")]
-enum Counting {
+/// `[policy.keep]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawKeep {
+    /// `each`: each rule counts on its own. (`cascade` is not built yet.)
+    #[schemars(with = "Option<Counting>", extend("default" = "each"))]
+    pub(super) counting: Option<Spanned<Counting>>,
+    /// The newest so many.
+    #[schemars(extend("default" = 0))]
+    pub(super) last: Option<u32>,
+    /// All that are younger.
+    #[schemars(with = "Option<Period>")]
+    pub(super) within: Option<Text>,
+    /// The newest of each of the last so many minutes that have one.
+    #[schemars(extend("default" = 0))]
+    pub(super) minutely: Option<u32>,
+    /// The newest of each of the last so many hours that have one.
+    #[schemars(extend("default" = 0))]
+    pub(super) hourly: Option<u32>,
+    /// The newest of each of the last so many days that have one.
+    #[schemars(extend("default" = 0))]
+    pub(super) daily: Option<u32>,
+    /// The newest of each of the last so many ISO weeks that have one.
+    #[schemars(extend("default" = 0))]
+    pub(super) weekly: Option<u32>,
+    /// The newest of each of the last so many months that have one.
+    #[schemars(extend("default" = 0))]
+    pub(super) monthly: Option<u32>,
+    /// The newest of each of the last so many quarters that have one.
+    #[schemars(extend("default" = 0))]
+    pub(super) quarterly: Option<u32>,
+    /// The newest of each of the last so many years that have one.
+    #[schemars(extend("default" = 0))]
+    pub(super) yearly: Option<u32>,
+}
+
+/// How keep rules count snapshots that another rule keeps already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Counting {
     /// Each rule on its own.
     Each,
+    /// Not built yet: a coarser rule does not count what a finer one keeps.
+    Cascade,
 }
 
-/// Rules that claim snapshots: one stays if any claims it.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct Keep {
-    /// Default: each.
-    counting: Option<Counting>,
-    /// The newest so many.
-    last: Option<u32>,
-    /// All that are younger.
-    within: Option<String>,
-    /// The newest of each of so many minutes.
-    minutely: Option<u32>,
-    /// Hours.
-    hourly: Option<u32>,
-    /// Days.
-    daily: Option<u32>,
-    /// ISO weeks.
-    weekly: Option<u32>,
-    /// Months.
-    monthly: Option<u32>,
-    /// Quarters.
-    quarterly: Option<u32>,
-    /// Years.
-    yearly: Option<u32>,
-}
-
-/// Caps on what is kept, newest first.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct Limit {
+/// `[policy.limit]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLimit {
     /// No more than so many.
-    max_count: Option<u32>,
+    #[schemars(with = "Option<u32>")]
+    pub(super) max_count: Option<Spanned<u32>>,
     /// None older.
-    max_age: Option<String>,
-    /// But never fewer than so many of the newest. Default: 1.
-    min: Option<u32>,
+    #[schemars(with = "Option<Period>")]
+    pub(super) max_age: Option<Text>,
+    /// But never fewer than so many of the newest.
+    #[schemars(with = "Option<u32>", extend("default" = 1))]
+    pub(super) min: Option<Spanned<u32>>,
 }
 
-/// What happens when the instance no longer exists.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct Gone {
-    /// How long after it was seen gone its snapshots go.
-    after: String,
-    /// How many of the newest stay. Default: 0.
-    min: Option<u32>,
+/// `[policy.gone]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawGone {
+    /// How long after the instance was seen gone its snapshots go.
+    #[schemars(required, with = "Period")]
+    pub(super) after: Option<Text>,
+    /// How many of the newest stay.
+    #[schemars(extend("default" = 1))]
+    pub(super) min: Option<u32>,
 }
 
-/// The JSON Schema (draft 2020-12) of a configuration file.
+static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
+    let settings = SchemaSettings::draft2020_12().with(|s| s.inline_subschemas = true);
+    let mut schema = settings.into_generator().into_root_schema_for::<RawConfig>().to_value();
+    without_null(&mut schema);
+    if let Some(root) = schema.as_object_mut() {
+        root.insert("title".to_owned(), "snapkeep.toml".into());
+    }
+    schema
+});
+
+/// The JSON Schema (draft 2020-12) of the configuration file; what `check --schema` prints.
 #[must_use]
-pub fn schema() -> serde_json::Value {
-    schemars::schema_for!(File).to_value()
+pub fn schema() -> Value {
+    SCHEMA.clone()
+}
+
+/// The same, not copied.
+pub(super) fn shared_schema() -> &'static Value {
+    &SCHEMA
+}
+
+/// TOML has no null: an optional key is one that may be left out, so the nulls of `Option` go.
+fn without_null(schema: &mut Value) {
+    let null = Value::from("null");
+    if let Value::Object(map) = schema {
+        if let Some(Value::Array(choices)) = map.get_mut("anyOf") {
+            choices.retain(|choice| choice.get("type") != Some(&null));
+            if let (1, Some(Value::Object(only))) = (choices.len(), choices.first().cloned()) {
+                map.remove("anyOf");
+                // The field's own words come first, those of its type only where it has none.
+                for (key, value) in only {
+                    map.entry(key).or_insert(value);
+                }
+            }
+        }
+        if let Some(Value::Array(types)) = map.get_mut("type") {
+            types.retain(|kind| *kind != null);
+            if let (1, Some(only)) = (types.len(), types.first().cloned()) {
+                map.insert("type".to_owned(), only);
+            }
+        }
+        if let Some(Value::Array(values)) = map.get_mut("enum") {
+            values.retain(|value| !value.is_null());
+        }
+        map.values_mut().for_each(without_null);
+    } else if let Value::Array(items) = schema {
+        items.iter_mut().for_each(without_null);
+    }
 }

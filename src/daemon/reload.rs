@@ -9,30 +9,18 @@ use std::path::Path;
 pub(super) fn reload(worker: &Worker, path: &Path) {
     let old = worker.config();
     match load(path) {
-        Ok(new) => match frozen_change(&old, &new) {
-            None => {
+        Ok(new) => {
+            let frozen = old.needs_restart(&new);
+            if frozen.is_empty() {
                 report_loaded(worker, &new);
                 worker.reload(new);
+            } else {
+                let why = format!("{} cannot change while the worker runs: restart it", frozen.join(", "));
+                reject(worker, path, vec![why]);
             }
-            Some(what) => reject(worker, path, vec![format!("{what} cannot change while the worker runs: restart it")]),
-        },
-        Err(ConfigError::Problems(problems)) => reject(worker, path, problems.iter().map(ToString::to_string).collect()),
+        }
+        Err(ConfigError::Invalid { problems }) => reject(worker, path, problems.iter().map(ToString::to_string).collect()),
         Err(e) => reject(worker, path, vec![e.to_string()]),
-    }
-}
-
-/// What a running worker cannot change.
-fn frozen_change(old: &Config, new: &Config) -> Option<&'static str> {
-    if old.store != new.store {
-        Some("[store] path")
-    } else if old.instances != new.instances {
-        Some("[store] instances")
-    } else if old.socket != new.socket {
-        Some("[api] socket")
-    } else if old.threads != new.threads {
-        Some("[worker] threads")
-    } else {
-        None
     }
 }
 

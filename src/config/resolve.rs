@@ -1,0 +1,215 @@
+//! From the main file's tables to values: defaults, paths, durations, globs. Policies are in `policy`; no file is read.
+
+use super::problem::Report;
+use super::raw::{RawConfig, RawDriver, RawFork, RawSnapshot, RawStore, Text};
+use super::units::{parse_duration, show_duration};
+use super::{DriverConfig, ForkConfig, MemoryMethod, Skip, SourcePaths};
+use chrono::TimeDelta;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+/// sockaddr_un(7): 108 bytes, one of them zero.
+const LONGEST_SOCKET: usize = 107;
+
+/// Everything but policies.
+pub(super) struct Main {
+    pub(super) store: PathBuf,
+    pub(super) instances: PathBuf,
+    pub(super) socket: PathBuf,
+    pub(super) fork: ForkConfig,
+    pub(super) skip: Skip,
+    pub(super) driver: DriverConfig,
+    pub(super) threads: usize,
+    pub(super) prune_every: TimeDelta,
+    pub(super) trash_grace: Duration,
+    pub(super) fork_grace: Duration,
+}
+
+/// Resolves the main file; where something is wrong it says so, and the value in its place means nothing.
+pub(super) fn main(raw: &RawConfig, report: &mut Report<'_>) -> Main {
+    let (store, instances) = directories(raw.store.as_ref(), report);
+    let trash = raw.trash.as_ref();
+    let prune = raw.prune.as_ref().and_then(|prune| prune.every.as_ref());
+    let minute = Duration::from_secs(60);
+    Main {
+        socket: socket(raw, &store, report),
+        store,
+        instances,
+        fork: fork(raw.fork.as_ref()),
+        skip: skip(raw.snapshot.as_ref(), report),
+        driver: driver(raw.driver.as_ref(), report),
+        threads: size(raw.worker.as_ref().and_then(|worker| worker.threads).unwrap_or(4)),
+        prune_every: delta(period_from("prune.every", prune, Duration::from_secs(1), report).unwrap_or(10 * minute)),
+        trash_grace: period("trash.grace", trash.and_then(|t| t.grace.as_ref()), report).unwrap_or(60 * minute),
+        fork_grace: period("trash.fork_grace", trash.and_then(|t| t.fork_grace.as_ref()), report).unwrap_or_default(),
+    }
+}
+
+fn directories(raw: Option<&RawStore>, report: &mut Report<'_>) -> (PathBuf, PathBuf) {
+    let Some(raw) = raw else { return Default::default() };
+    let store = raw.path.as_ref().and_then(|text| absolute("store.path", text, report));
+    let instances = raw.instances.as_ref().and_then(|text| absolute("store.instances", text, report));
+    if let (Some(store), Some(instances), Some(text)) = (&store, &instances, &raw.instances) {
+        let clash = if store == instances {
+            Some("the store and the instances root are the same directory".to_owned())
+        } else if instances.starts_with(store) {
+            Some(format!("the instances root is inside the store {}", store.display()))
+        } else if store.starts_with(instances) {
+            Some(format!("the store {} is inside the instances root, where it would be taken for an instance", store.display()))
+        } else {
+            None
+        };
+        if let Some(message) = clash {
+            let help = "put the two side by side on one file system, such as /var/lib/snapkeep/store and /var/lib/snapkeep/vms";
+            report.wrong_help("store.instances", text.span(), message, help);
+        }
+    }
+    (store.unwrap_or_default(), instances.unwrap_or_default())
+}
+
+/// An absolute path without `..`, and without `.` and doubled slashes.
+fn absolute(key: &str, text: &Text, report: &mut Report<'_>) -> Option<PathBuf> {
+    let path = Path::new(text.get_ref());
+    let name = key.rsplit('.').next().unwrap_or(key);
+    let complaint = if text.get_ref().is_empty() {
+        format!("`{name}` is empty")
+    } else if text.get_ref().contains('\0') {
+        format!("`{name}` has a zero byte in it")
+    } else if !path.is_absolute() {
+        format!("`{name}` must be an absolute path, not \"{}\"", text.get_ref())
+    } else if path.components().any(|part| part == Component::ParentDir) {
+        format!("`{name}` must not go through `..`")
+    } else if path.parent().is_none() {
+        format!("`{name}` must not be the root directory")
+    } else {
+        return Some(path.components().collect());
+    };
+    report.wrong_help(key, text.span(), complaint, "write the whole path from / on");
+    None
+}
+
+fn socket(raw: &RawConfig, store: &Path, report: &mut Report<'_>) -> PathBuf {
+    let written = raw.api.as_ref().and_then(|api| api.socket.as_ref());
+    let (path, key, span) = match (written, raw.store.as_ref().and_then(|store| store.path.as_ref())) {
+        (Some(text), _) => (absolute("api.socket", text, report), "api.socket", text.span()),
+        (None, Some(text)) if !store.as_os_str().is_empty() => (Some(store.join("snapkeep.sock")), "store.path", text.span()),
+        _ => return PathBuf::new(),
+    };
+    if let Some(length) = path.as_ref().map(|path| path.as_os_str().len()).filter(|length| *length > LONGEST_SOCKET) {
+        let message = format!("the path of the socket is {length} bytes long, and the kernel allows {LONGEST_SOCKET}");
+        report.wrong_help(key, span, message, "set `socket` in [api] to a shorter path, such as \"/run/snapkeep/snapkeep.sock\"");
+    }
+    path.unwrap_or_default()
+}
+
+fn fork(raw: Option<&RawFork>) -> ForkConfig {
+    ForkConfig {
+        memory: raw.and_then(|fork| fork.memory).unwrap_or(MemoryMethod::Hardlink),
+        source_paths: raw.and_then(|fork| fork.source_paths).unwrap_or(SourcePaths::Rewrite),
+        max_pending: size(raw.and_then(|fork| fork.max_pending).unwrap_or(10_000)),
+    }
+}
+
+fn skip(raw: Option<&RawSnapshot>, report: &mut Report<'_>) -> Skip {
+    let Some(written) = raw.and_then(|snapshot| snapshot.skip.as_ref()) else {
+        // These are globs, so there is no error to lose.
+        return Skip::new(&["logs/", "*.tmp", "*.pid", "*.lock"]).unwrap_or_default();
+    };
+    let mut patterns = Vec::new();
+    for (n, text) in written.iter().enumerate() {
+        let key = format!("snapshot.skip[{n}]");
+        let pattern = text.get_ref().as_str();
+        if pattern.trim_matches('/').is_empty() {
+            report.wrong(&key, text.span(), format!("\"{pattern}\" is not a pattern: it names no file"));
+        } else if let Err(error) = Skip::new(&[pattern]) {
+            report.wrong(&key, text.span(), format!("\"{pattern}\" is not a glob: {}", error.kind()));
+        } else {
+            if let Some(bare) = pattern.strip_prefix("./") {
+                report.warn(text.span().start, format_args!("the pattern \"{pattern}\" matches nothing: write \"{bare}\""));
+            }
+            patterns.push(pattern);
+        }
+    }
+    Skip::new(&patterns).unwrap_or_default()
+}
+
+fn driver(raw: Option<&RawDriver>, report: &mut Report<'_>) -> DriverConfig {
+    let lines = |key: &str, list: Option<&toml::Spanned<Vec<Text>>>, report: &mut Report<'_>| {
+        let mut lines = Vec::new();
+        for (n, line) in list.into_iter().flat_map(|list| list.get_ref()).enumerate() {
+            if line.get_ref().trim().is_empty() {
+                report.wrong(
+                    &format!("{key}[{n}]"),
+                    line.span(),
+                    format!("`{}` has an empty command line", key.trim_start_matches("driver.")),
+                );
+            }
+            lines.push(line.get_ref().clone());
+        }
+        lines
+    };
+    let written = raw.and_then(|driver| driver.freeze.as_ref());
+    let freeze = lines("driver.freeze", written, report);
+    let thaw = lines("driver.thaw", raw.and_then(|driver| driver.thaw.as_ref()), report);
+    if let Some(list) = written.filter(|_| !freeze.is_empty() && thaw.is_empty() && !report.is_touched("driver.thaw")) {
+        report.warn(list.span().start, "`freeze` has commands and `thaw` has none: what is frozen stays so");
+    }
+    let millisecond = Duration::from_millis(1);
+    DriverConfig {
+        memory_names: memory_names(raw, report),
+        freeze,
+        thaw,
+        timeout: period_from("driver.timeout", raw.and_then(|driver| driver.timeout.as_ref()), millisecond, report)
+            .unwrap_or(Duration::from_secs(30)),
+    }
+}
+
+fn memory_names(raw: Option<&RawDriver>, report: &mut Report<'_>) -> Vec<String> {
+    let Some(list) = raw.and_then(|driver| driver.memory_names.as_ref()) else {
+        return ["memory", "memory-ranges", "mem"].map(str::to_owned).to_vec();
+    };
+    if list.get_ref().is_empty() {
+        let help = "leave the key out for the usual names; a policy with kind = \"stopped\" takes disks only";
+        report.wrong_help("driver.memory_names", list.span(), "`memory_names` is empty: no memory file would be known as one", help);
+    }
+    for (n, text) in list.get_ref().iter().enumerate() {
+        let name = text.get_ref().as_str();
+        if name.is_empty() || name.contains(['/', '\0']) || matches!(name, "." | "..") {
+            let key = format!("driver.memory_names[{n}]");
+            report.wrong_help(&key, text.span(), format!("\"{name}\" is not a file name"), "write the name only, without its directory");
+        }
+    }
+    list.get_ref().iter().map(|text| text.get_ref().clone()).collect()
+}
+
+/// A duration, if there is one and it is one.
+pub(super) fn period(key: &str, text: Option<&Text>, report: &mut Report<'_>) -> Option<Duration> {
+    period_from(key, text, Duration::ZERO, report)
+}
+
+/// The same, not shorter than `least`.
+pub(super) fn period_from(key: &str, text: Option<&Text>, least: Duration, report: &mut Report<'_>) -> Option<Duration> {
+    let text = text?;
+    let name = key.rsplit('.').next().unwrap_or(key);
+    match parse_duration(text.get_ref()) {
+        Ok(duration) if duration < least => {
+            let message = format!("`{name}` is {}, but must be {} or more", show_duration(duration), show_duration(least));
+            report.wrong(key, text.span(), message);
+            None
+        }
+        Ok(duration) => Some(duration),
+        Err(error) => {
+            report.wrong(key, text.span(), format!("`{name}`: {error}"));
+            None
+        }
+    }
+}
+
+/// chrono's kind of duration; [`parse_duration`] lets nothing pass that does not fit.
+pub(super) fn delta(duration: Duration) -> TimeDelta {
+    TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
+}
+
+fn size(n: u32) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}

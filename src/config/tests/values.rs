@@ -1,0 +1,176 @@
+//! Files that are in order: the samples, the defaults, the warnings, the digest, and reading from the disk.
+
+use super::super::*;
+use super::{POLICY, SAMPLE, STORE, read};
+use crate::ids::InstanceId;
+use crate::policy::{Granularity, KindRule, Missed, Rhythm};
+use std::path::Path;
+
+const QUICKSTART: &str = include_str!("../../../config/quickstart.toml");
+
+fn policy_with(lines: &str) -> Config {
+    read(&format!("{STORE}[[policy]]\nname = \"p\"\ninstances = [\"*\"]\n{lines}\n")).unwrap()
+}
+
+#[test]
+fn the_sample_is_valid_and_says_nothing_odd() {
+    let config = read(SAMPLE).unwrap();
+    assert_eq!(config.warnings, Vec::<String>::new());
+    assert_eq!(config.socket, Path::new("/run/snapkeep/snapkeep.sock"));
+    let policy = config.policy(&PolicyName::parse("golden").unwrap()).unwrap();
+    let keep = policy.retention.keep.as_ref().unwrap();
+    let unit = |unit| keep.buckets.iter().find(|(u, _)| *u == unit).map(|(_, n)| *n);
+    assert_eq!((keep.last, keep.within), (4, Some(TimeDelta::days(2))));
+    assert_eq!((unit(Granularity::Hourly), unit(Granularity::Yearly), unit(Granularity::Minutely)), (Some(24), Some(3), None));
+    assert_eq!(keep.timezone, chrono_tz::Europe::Vienna);
+    assert_eq!((policy.retention.limit.max_count, policy.retention.limit.max_age), (Some(200), Some(TimeDelta::days(400))));
+    assert_eq!(policy.retention.gone.as_ref().map(|gone| (gone.after, gone.min)), Some((TimeDelta::days(30), 0)));
+    assert_eq!((policy.retry.attempts, policy.retry.backoff), (3, TimeDelta::minutes(1)));
+    assert_eq!(policy.tags["tier"], "gold");
+    let schedule = policy.schedule.as_ref().unwrap();
+    assert!(matches!(&schedule.rhythm, Rhythm::Cron(_)));
+    assert_eq!((schedule.timezone, schedule.jitter), (chrono_tz::Europe::Vienna, TimeDelta::minutes(2)));
+    assert!(policy.select.matches(&InstanceId::parse("golden-1").unwrap(), false));
+    assert!(!policy.select.matches(&InstanceId::parse("golden-1").unwrap(), true));
+}
+
+#[test]
+fn the_sample_has_every_key_that_the_schema_has() {
+    fn walk(schema: &serde_json::Value, value: &toml::Value, path: &str, absent: &mut Vec<String>) {
+        for (key, part) in schema["properties"].as_object().into_iter().flatten() {
+            let at = format!("{path}.{key}");
+            match value.get(key) {
+                None => absent.push(at),
+                Some(value) => walk(part.get("items").unwrap_or(part), value.get(0).unwrap_or(value), &at, absent),
+            }
+        }
+    }
+    let mut absent = Vec::new();
+    walk(&schema(), &toml::from_str(SAMPLE).unwrap(), "", &mut absent);
+    // `schedule` is there, and the two exclude one another.
+    assert_eq!(absent, [".policy.every"]);
+}
+
+#[test]
+fn the_quickstart_is_valid_and_says_nothing_odd() {
+    let config = read(QUICKSTART).unwrap();
+    assert_eq!(config.warnings, Vec::<String>::new());
+    assert_eq!((config.prune_every, config.trash_grace), (TimeDelta::seconds(2), Duration::ZERO));
+    assert!(matches!(config.policies[0].schedule.as_ref().unwrap().rhythm, Rhythm::Every(every) if every == TimeDelta::seconds(3)));
+    assert_eq!(config.policies[0].retention.keep.as_ref().unwrap().last, 3);
+    for name in ["golden", "golden-1"] {
+        assert!(config.policies[0].select.matches(&InstanceId::parse(name).unwrap(), false));
+    }
+}
+
+#[test]
+fn a_file_with_directories_only_has_the_defaults_of_the_design() {
+    let config = read(STORE).unwrap();
+    assert_eq!((config.store.as_path(), config.instances.as_path()), (Path::new("/s"), Path::new("/i")));
+    assert_eq!(config.socket, Path::new("/s/snapkeep.sock"));
+    assert_eq!(config.fork, ForkConfig { memory: MemoryMethod::Hardlink, source_paths: SourcePaths::Rewrite, max_pending: 10_000 });
+    assert_eq!(config.driver.memory_names, ["memory", "memory-ranges", "mem"]);
+    assert_eq!((config.driver.freeze.len(), config.driver.thaw.len(), config.driver.timeout), (0, 0, Duration::from_secs(30)));
+    assert_eq!((config.threads, config.prune_every), (4, TimeDelta::minutes(10)));
+    assert_eq!((config.trash_grace, config.fork_grace), (Duration::from_secs(3600), Duration::ZERO));
+    for (path, directory) in [("logs", true), ("a/x.tmp", false), ("x.pid", false), ("x.lock", false)] {
+        assert!(config.skip.rule_for(Path::new(path), directory).is_some(), "{path}");
+    }
+    assert_eq!(config.warnings, ["there are no policies: nothing is taken on a schedule, and nothing is pruned"]);
+}
+
+#[test]
+fn a_policy_has_the_defaults_of_the_design() {
+    let config = read(&format!("{STORE}{POLICY}")).unwrap();
+    let policy = &config.policies[0];
+    assert_eq!((policy.retry.attempts, policy.retry.backoff, policy.kind), (1, TimeDelta::minutes(1), KindRule::Auto));
+    let schedule = policy.schedule.as_ref().unwrap();
+    assert_eq!((schedule.timezone, schedule.jitter, schedule.missed), (chrono_tz::UTC, TimeDelta::zero(), Missed::Run));
+    assert_eq!((&policy.retention.keep, &policy.retention.gone, policy.retention.limit.min), (&None, &None, 1));
+    assert_eq!((policy.name_prefix.as_ref(), policy.tags.len(), policy.select.include_forks), (None, 0, false));
+}
+
+/// The schema says what each default is, and the code has it: the two must agree.
+#[test]
+fn a_file_that_writes_out_the_defaults_of_the_schema_is_the_same_as_one_without() {
+    fn write(schema: &serde_json::Value, path: &str) -> String {
+        let mut keys = String::new();
+        let mut tables = String::new();
+        for (key, part) in schema["properties"].as_object().unwrap() {
+            if let Some(value) = part.get("default") {
+                keys += &format!("{key} = {value}\n");
+            } else if part["type"] == "object" && part.get("properties").is_some() && !["store", "gone", "keep"].contains(&key.as_str()) {
+                tables += &write(part, &format!("{path}{key}."));
+            }
+        }
+        let header = if path.is_empty() { String::new() } else { format!("[{}]\n", path.trim_end_matches('.')) };
+        format!("{header}{keys}{tables}")
+    }
+    let retention = "[policy.limit]\nmax_count = 9\n";
+    let plain = format!("{STORE}[[policy]]\nname = \"p\"\ninstances = [\"*\"]\nevery = \"1h\"\n{retention}");
+    let mut policy = write(&schema()["properties"]["policy"]["items"], "policy.").replace("[policy]\n", "");
+    policy = policy.replace("[policy.limit]\n", retention);
+    let full = format!("{}{STORE}[[policy]]\nname = \"p\"\ninstances = [\"*\"]\nevery = \"1h\"\n{policy}", write(&schema(), ""));
+    assert!(full.contains("fork_grace") && full.contains("timezone") && full.contains("backoff"), "{full}");
+    let show = |text: &str| {
+        let mut config = read(text).unwrap();
+        config.digest.clear();
+        format!("{config:?}")
+    };
+    assert_eq!(show(&full), show(&plain), "{full}");
+}
+
+#[test]
+fn what_is_odd_but_not_wrong_is_a_warning() {
+    let warnings = |lines: &str| policy_with(lines).warnings;
+    let idle = "s.toml:4: policy `p` has neither `schedule` nor `every`: it takes no snapshots and only prunes those that it took before";
+    assert_eq!(warnings("keep_all = true"), [idle]);
+    assert_eq!(
+        warnings("keep_all = true\njitter = \"1m\"")[1],
+        "s.toml:4: policy `p` has `jitter`, which does nothing without `schedule` or `every`"
+    );
+    let jitter = "s.toml:9: `jitter` is 15m, and slots are only 15m apart: snapshots of one slot fall into the next";
+    assert_eq!(warnings("keep_all = true\nschedule = \"*/15 * * * *\"\njitter = \"15m\""), [jitter]);
+    assert_eq!(warnings("keep_all = true\nevery = \"1h\"\njitter = \"59m\""), Vec::<String>::new());
+    let cap = "s.toml:11: `max_age` is shorter than `within`: the limit wins";
+    assert_eq!(warnings("every = \"1h\"\n[policy.keep]\nwithin = \"2d\"\n[policy.limit]\nmax_age = \"1d\""), [cap]);
+}
+
+#[test]
+fn the_digest_changes_with_any_file_and_with_nothing_else() {
+    let of = |files: &[(&str, &str)]| parse(files.iter().map(|(name, text)| (name.into(), (*text).to_owned())).collect()).unwrap().digest;
+    assert_eq!(of(&[("s", STORE)]), of(&[("s", STORE)]));
+    assert_ne!(of(&[("s", STORE)]), of(&[("s", &format!("{STORE}\n"))]));
+    assert_ne!(of(&[("s", STORE), ("a", "#")]), of(&[("s", STORE), ("a#", "")]));
+    assert_eq!(of(&[("s", STORE)]).len(), 64);
+}
+
+#[test]
+fn what_a_running_worker_cannot_change_is_named() {
+    let old = read(STORE).unwrap();
+    let new = read("[store]\npath = \"/t\"\ninstances = \"/i\"\n[trash]\ngrace = \"2h\"\n").unwrap();
+    assert_eq!(old.needs_restart(&new), ["store.path", "api.socket"]);
+    assert!(old.needs_restart(&old).is_empty());
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a file of the test's own")]
+fn policies_d_is_read_by_name_and_what_cannot_be_read_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let main = directory.path().join("snapkeep.toml");
+    let error = load(&main).unwrap_err();
+    assert!(error.to_string().starts_with(&format!("cannot read {}: No such file", main.display())), "{error}");
+    std::fs::write(&main, STORE).unwrap();
+    assert!(load(&main).unwrap().policies.is_empty());
+    let extra = directory.path().join("policies.d");
+    std::fs::create_dir(&extra).unwrap();
+    for (file, name) in [("b.toml", "b"), ("a.toml", "a"), (".c.toml", "c"), ("d.toml~", "d")] {
+        std::fs::write(extra.join(file), POLICY.replace("\"p\"", &format!("\"{name}\""))).unwrap();
+    }
+    let config = load(&main).unwrap();
+    let names: Vec<_> = config.policies.iter().map(|policy| policy.name.as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
+    assert_eq!(config.file, main);
+    std::fs::write(extra.join("e.toml"), b"\xff").unwrap();
+    assert!(load(&main).unwrap_err().to_string().ends_with("; save it as UTF-8"));
+}
