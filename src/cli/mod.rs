@@ -1,7 +1,7 @@
 //! The command line: which verb, asked of whom, and the exit code.
 //!
 //! With a worker running, verbs go to it over its socket; without one they take the lock and act themselves, or look
-//! without it: one code path behind all three, the [`Backend`](crate::worker::backend::Backend).
+//! without it: one code path behind all three, the [`Backend`].
 
 mod args;
 mod demo;

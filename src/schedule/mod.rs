@@ -83,7 +83,7 @@ impl Schedules {
         self.ledger.all().into_iter().filter_map(|(pair, entry)| Some((pair, entry.gone_since?))).collect()
     }
 
-    /// The jobs that are due now, each marked as running until [`Job::run`] ends it. `instances` are those of the
+    /// The jobs that are due now, each marked as running until [`Schedules::run`] ends it. `instances` are those of the
     /// proven root (with whether each is a fork); `None` if it is not proven: then nothing is known to be gone.
     /// Errors of single pairs are reported, and stop no other.
     pub fn tick(&self, policies: &[Policy], instances: Option<&[(InstanceId, bool)]>, now: DateTime<Utc>) -> Vec<Job> {

@@ -1,10 +1,12 @@
 //! All integration tests, in one binary.
 
 mod cli;
+mod filesystems;
 mod kill;
 mod layers;
 mod lifecycle;
 mod race;
+mod schedule;
 mod stops;
 mod support;
 mod verify;

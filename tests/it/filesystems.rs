@@ -1,0 +1,115 @@
+//! The same on ext4, xfs and btrfs; what links and mounts refuse; and the instances root unmounted under a running worker.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "tests"
+)]
+
+use crate::support::mounts::{Kind, mounted};
+use crate::support::program::{Program, eventually};
+use crate::support::{World, fixture};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use snapkeep::fork::queue::RequestState;
+use snapkeep::snapshot::copy::Flow;
+use snapkeep::worker::verify::verify;
+use std::collections::HashSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::time::Duration;
+
+#[test]
+fn snapshots_and_forks_are_whole_on_each_file_system_and_share_extents_where_it_can() {
+    for kind in Kind::ALL {
+        let Some(fs_) = mounted(kind, 1 << 30) else { continue };
+        let world = World::at(&fs_.path);
+        fixture::make(&world.vms.join("golden"), 64).unwrap();
+        let open = world.open();
+        let id = open.take("golden").unwrap();
+        let request = open.fork(&id, "web").unwrap();
+        let wanted = if kind == Kind::Ext4 { "copied" } else { "reflink" };
+        assert_eq!(
+            (request.state, request.memory.as_deref(), request.disk.as_deref()),
+            (RequestState::Done, Some("hardlink"), Some(wanted))
+        );
+        for file in ["overlay.raw", "memory", "state"] {
+            let read = |instance: &str| blake3::hash(&fs::read(world.vms.join(instance).join(file)).unwrap());
+            assert_eq!(read("golden"), read("web"), "{kind}: {file}");
+        }
+        let config = fs::read_to_string(world.vms.join("web/config.json")).unwrap();
+        assert!(config.contains(&world.vms.join("web").display().to_string()) && !config.contains("golden"), "{config}");
+        let disk = fs::metadata(world.vms.join("web/overlay.raw")).unwrap();
+        assert!(disk.blocks() * 512 < disk.size() / 4, "{kind}: holes stay holes");
+        let found = verify(&open.store.fs, &open.store.layout, &HashSet::new(), Flow::quiet());
+        assert_eq!(found.findings, [], "{kind}");
+    }
+}
+
+#[test]
+fn memory_is_copied_where_it_cannot_be_linked_and_the_fork_says_why() {
+    // Store and root on two mounts: EXDEV.
+    let (Some(one), Some(other)) = (mounted(Kind::Xfs, 512 << 20), mounted(Kind::Xfs, 512 << 20)) else { return };
+    let mut world = World::at(&one.path);
+    world.vms = other.path.join("vms");
+    fs::create_dir(&world.vms).unwrap();
+    world.make_instance("a");
+    let open = world.open();
+    let id = open.take("a").unwrap();
+    let request = open.fork(&id, "b").unwrap();
+    assert_eq!((request.state, request.memory.as_deref()), (RequestState::Done, Some("copied")));
+    assert_eq!(fs::read(world.vms.join("a/memory")).unwrap(), fs::read(world.vms.join("b/memory")).unwrap());
+    let why = world.events.events().into_iter().find_map(|e| match e {
+        snapkeep::event::Event::ForkCreated { fell_back, .. } => fell_back,
+        _ => None,
+    });
+    assert!(why.is_some_and(|w| w.to_lowercase().contains("cross-device")), "the reason is in the log");
+}
+
+#[test]
+fn a_memory_file_with_as_many_links_as_ext4_allows_is_copied_for_the_next_fork() {
+    let Some(fs_) = mounted(Kind::Ext4, 512 << 20) else { return };
+    let world = World::at(&fs_.path);
+    world.make_instance("a");
+    let open = world.open();
+    let id = open.take("a").unwrap();
+    let memory = open.store.layout.snapshot(&id).join("data/memory");
+    let links = fs_.path.join("links");
+    fs::create_dir(&links).unwrap();
+    let refused = (0..66_000).find_map(|n| fs::hard_link(&memory, links.join(n.to_string())).err()).unwrap();
+    assert_eq!(refused.raw_os_error(), Some(nix::libc::EMLINK));
+    let request = open.fork(&id, "b").unwrap();
+    assert_eq!((request.state, request.memory.as_deref()), (RequestState::Done, Some("copied")));
+}
+
+#[test]
+fn the_instances_root_unmounted_while_the_worker_runs_drops_no_ref_and_removes_nothing() {
+    let Some(fs_) = mounted(Kind::Xfs, 512 << 20) else { return };
+    let world = World::at(&fs_.path);
+    // The root is a mount of its own, on a directory of the same file system.
+    let real = fs_.path.join("real-vms");
+    fs::create_dir(&real).unwrap();
+    let bind = || mount(Some(&real), &world.vms, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    bind();
+    world.make_instance("golden");
+    let program = Program::new(&world, "[[policy]]\nname = \"p\"\ninstances = [\"golden\"]\nevery = \"1s\"\n[policy.keep]\nlast = 1\n");
+    program.ok("init");
+    program.ok("snapshot golden --name base");
+    program.ok("fork base web");
+    let worker = program.run();
+    eventually("a scheduled snapshot", Duration::from_secs(10), || program.json("ls")["snapshots"].as_array().unwrap().len() > 1);
+    umount2(&world.vms, MntFlags::MNT_DETACH).unwrap();
+    eventually("the loss is noticed", Duration::from_secs(10), || worker.log().contains("root.lost"));
+    let before = program.json("ls")["snapshots"].as_array().unwrap().len();
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(program.json("show base")["ref_count"], 1);
+    assert_eq!(program.json("ls")["snapshots"].as_array().unwrap().len(), before);
+    assert_eq!(program.fails("rm base").0, 1);
+    assert!(program.json("status")["worker"]["root_lost"].is_string());
+    bind();
+    eventually("it is found again", Duration::from_secs(10), || worker.log().contains("root.found"));
+    assert_eq!(program.json("show base")["ref_count"], 1);
+    assert_eq!(worker.stop(), 0);
+    umount2(&world.vms, MntFlags::MNT_DETACH).unwrap();
+}
