@@ -1,3 +1,5 @@
+//! A copy is the tree at one moment, or none.
+
 #![expect(clippy::disallowed_methods, reason = "tests make and look at files by other means than the code under test")]
 
 use super::*;

@@ -1,3 +1,5 @@
+//! A tree comes out as it went in.
+
 #![expect(clippy::disallowed_methods, reason = "tests make and look at files by other means than the code under test")]
 
 use super::*;
