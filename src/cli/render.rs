@@ -203,6 +203,12 @@ fn worker(w: &WorkerView, now: DateTime<Utc>) -> String {
         ("instances", w.instances.clone()),
         ("queue", if w.pending == 0 { "empty".to_owned() } else { format!("{} pending", w.pending) }),
     ];
+    if w.memory_fallbacks > 0 {
+        pairs.push((
+            "memory",
+            paint(ODD, &format!("{} got no link to the snapshot's (see fork.created)", count(w.memory_fallbacks, "fork"))),
+        ));
+    }
     if let Some(why) = &w.root_lost {
         pairs.push(("root", paint(BAD, why)));
     }

@@ -175,6 +175,7 @@ impl Forks {
         let now = self.store.clock.now();
         self.conclude(visible.iter().map(|(r, _)| Record::Done { id: r.id.clone(), at: now }).collect(), proof)?;
         for (request, built) in &visible {
+            self.fell_back.fetch_add(u64::from(built.fell_back.is_some()), Ordering::Relaxed);
             self.store.events.emit(Event::ForkCreated {
                 fork: request.id.clone(),
                 name: request.name.to_string(),

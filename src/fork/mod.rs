@@ -108,6 +108,7 @@ pub struct Forks {
     noted: Mutex<BTreeSet<(SnapshotId, String)>>,
     last_scan: RwLock<Arc<Scan>>,
     root_was_lost: std::sync::atomic::AtomicBool,
+    fell_back: std::sync::atomic::AtomicU64,
 }
 
 /// Queue and journal, under one lock: the last in the order of locks.
@@ -164,6 +165,7 @@ impl Forks {
             noted: Mutex::default(),
             last_scan: RwLock::default(),
             root_was_lost: std::sync::atomic::AtomicBool::new(false),
+            fell_back: std::sync::atomic::AtomicU64::new(0),
         };
         (forks, torn)
     }
@@ -206,6 +208,12 @@ impl Forks {
     #[must_use]
     pub fn pending(&self) -> usize {
         self.state().queue.pending()
+    }
+
+    /// How many forks since the start did not get their memory the first way.
+    #[must_use]
+    pub fn fallbacks(&self) -> u64 {
+        self.fell_back.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Why the queue is closed, if it is.

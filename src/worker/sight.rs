@@ -35,6 +35,10 @@ pub(super) trait Sight {
     fn scan(&self) -> Arc<Scan>;
     /// Why the queue is closed, if it is.
     fn queue_closed(&self) -> Option<String>;
+    /// How many forks did not get their memory the first way.
+    fn fallbacks(&self) -> u64 {
+        0
+    }
     /// When the worker started, if this is one.
     fn started_at(&self) -> Option<DateTime<Utc>>;
     /// Problems of a refused reload.

@@ -52,6 +52,7 @@ fn worker(sight: &dyn Sight) -> WorkerView {
         queue_closed: sight.queue_closed(),
         snapshots,
         forks,
+        memory_fallbacks: sight.fallbacks(),
         pending: sight.requests().iter().filter(|r| !r.state.is_final()).count() as u64,
     }
 }

@@ -51,6 +51,9 @@ impl Sight for Worker {
     fn queue_closed(&self) -> Option<String> {
         self.forks.closed()
     }
+    fn fallbacks(&self) -> u64 {
+        self.forks.fallbacks()
+    }
     fn started_at(&self) -> Option<DateTime<Utc>> {
         Some(self.started_at)
     }

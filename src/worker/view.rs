@@ -283,6 +283,8 @@ pub struct WorkerView {
     pub forks: u64,
     /// Fork requests that wait or run.
     pub pending: u64,
+    /// Forks since the start whose memory was not made the first way.
+    pub memory_fallbacks: u64,
 }
 
 /// How a policy does with one instance.

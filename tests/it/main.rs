@@ -1,5 +1,6 @@
 //! All integration tests, in one binary.
 
+mod api;
 mod cli;
 mod filesystems;
 mod kill;

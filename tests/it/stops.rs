@@ -212,3 +212,37 @@ fn a_stop_at_any_step_of_restore_leaves_the_old_tree_or_the_new_one_whole() {
         },
     );
 }
+
+#[test]
+fn a_stop_while_the_start_mends_what_an_earlier_stop_left_is_mended_by_the_next_start() {
+    for n in 0.. {
+        let mut untouched = true;
+        for m in [0, 1, 2, 3, 5, 8, 13, 21] {
+            let world = World::new();
+            world.make_instance("a");
+            let id = world.open().take("a").unwrap();
+            let (first, second) = (Arc::new(StopAfter::new(n)), Arc::new(StopAfter::new(m)));
+            let mut acknowledged = None;
+            if let Ok(open) = world.try_open(Fs::gated(Arc::clone(&first) as _))
+                && open.recover().is_ok()
+            {
+                acknowledged = open.accept(&id, "b").ok();
+                let _ = open.forks.run_ready(&NEVER, &NEVER);
+            }
+            untouched &= !first.has_stopped();
+            if let Ok(open) = world.try_open(Fs::gated(Arc::clone(&second) as _)) {
+                let _ = open.recover();
+            }
+            let open = world.open();
+            forks_and_refs_agree(&world, &open, &id, &["b"]);
+            open.forks.run_ready(&NEVER, &NEVER).unwrap();
+            if let Some(request) = acknowledged {
+                assert_eq!(open.forks.request(&request.id).unwrap().state, RequestState::Done, "stops after {n} and {m}");
+            }
+            forks_and_refs_agree(&world, &open, &id, &["b"]);
+        }
+        if untouched {
+            return;
+        }
+    }
+}
