@@ -8,10 +8,14 @@ use serde::{Deserialize, Serialize};
 
 /// Missed slots are counted up to so many.
 const MOST_MISSED: u32 = 1000;
+/// So many slots are looked at to find the shortest.
+const SLOTS_MEASURED: u32 = 32;
 /// A slot that is noticed later than this was missed, as far as `missed = "skip"` goes.
 const ON_TIME: TimeDelta = TimeDelta::seconds(60);
 /// A ledger entry this far ahead of the clock (and beyond the next slot) is from a clock that was set wrong.
 const AHEAD: TimeDelta = TimeDelta::hours(1);
+/// One this far ahead makes the slot before the clock's time due at once.
+const FAR_AHEAD: TimeDelta = TimeDelta::days(1);
 
 /// What a policy has done with an instance, as it is on the disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,12 +131,31 @@ impl Schedule {
 
     /// How much later than its slots a pair runs: constant for the pair, spread over the jitter, never more than half a slot.
     #[must_use]
-    pub fn offset(&self, policy: &PolicyName, instance: &InstanceId, now: DateTime<Utc>) -> TimeDelta {
-        let length = self.slot_after(now).and_then(|next| Some(self.slot_after(next)? - next)).unwrap_or(self.jitter);
-        let most = self.jitter.min(length / 2).num_milliseconds().max(0);
+    pub fn offset(&self, policy: &PolicyName, instance: &InstanceId, _now: DateTime<Utc>) -> TimeDelta {
+        if self.jitter <= TimeDelta::zero() {
+            return TimeDelta::zero();
+        }
+        let most = self.jitter.min(self.shortest_slot().unwrap_or(self.jitter) / 2).num_milliseconds().max(0);
         let digest = blake3::hash(format!("{policy}\0{instance}").as_bytes());
         let part = digest.as_bytes().iter().take(4).fold(0i64, |sum, byte| sum << 8 | i64::from(*byte));
-        TimeDelta::milliseconds((part * most) >> 32)
+        // In 128 bits: jitter of weeks times 32 bits is more than 64 can hold.
+        TimeDelta::milliseconds(i64::try_from((i128::from(part) * i128::from(most)) >> 32).unwrap_or(0))
+    }
+
+    /// The shortest of the schedule's first slots. They are the same whenever one asks: `0 0,1 * * *` has long and short
+    /// ones, and an offset that followed them would run a slot late by the length of another.
+    fn shortest_slot(&self) -> Option<TimeDelta> {
+        if let Rhythm::Every(interval) = self.rhythm {
+            return Some(interval);
+        }
+        let mut slot = self.slot_after(DateTime::UNIX_EPOCH)?;
+        let mut shortest = None;
+        for _ in 0..SLOTS_MEASURED {
+            let Some(next) = self.slot_after(slot).filter(|next| *next > slot) else { break };
+            shortest = Some(shortest.map_or(next - slot, |s: TimeDelta| s.min(next - slot)));
+            slot = next;
+        }
+        shortest
     }
 
     /// Slots after `from`, before `to`: the first, and how many up to [`MOST_MISSED`].
@@ -171,7 +194,7 @@ pub fn due(schedule: &Schedule, offset: TimeDelta, entry: &LedgerEntry, now: Dat
         return Due::Run { slot, attempt: 1, missed };
     }
     let first = missed.map_or(slot, |m| m.first);
-    Due::Missed(MissedSlots { first, last: slot, count: missed.map_or(0, |m| m.count) + 1 })
+    Due::Missed(MissedSlots { first, last: slot, count: missed.map_or(1, |m| m.count.saturating_add(1).min(MOST_MISSED)) })
 }
 
 /// No new slot: perhaps the last one is to be tried again.
@@ -184,11 +207,17 @@ fn due_again(entry: &LedgerEntry, next: Option<DateTime<Utc>>, now: DateTime<Utc
 }
 
 /// The time up to which slots have been dealt with. One that lies far ahead of the clock, beyond the next slot, is from
-/// a clock that was set wrong once: it must not stop the schedule until that time comes, so it counts as now.
+/// a clock that was set wrong once: it must not stop the schedule until that time comes. Slots are due
+/// then as they come; the one before `time` may have been run before the clock stepped back, so it is left out, unless
+/// the clock was wrong by so much that whoever looks rarely (`once`) must not wait for a slot on time.
 fn handled_until(schedule: &Schedule, entry: &LedgerEntry, time: DateTime<Utc>) -> DateTime<Utc> {
     let handled = entry.last_slot.map_or(entry.since, |slot| slot.max(entry.since));
     let is_wrong = handled > time + AHEAD && schedule.slot_after(time).is_some_and(|next| handled > next);
-    if is_wrong { time } else { handled }
+    if !is_wrong {
+        return handled;
+    }
+    let is_due = |slot: &DateTime<Utc>| time - *slot <= ON_TIME || handled - time > FAR_AHEAD;
+    schedule.slot_at_or_before(time).filter(is_due).map_or(time, |slot| slot - TimeDelta::milliseconds(1))
 }
 
 impl LedgerEntry {
@@ -274,7 +303,9 @@ impl LedgerEntry {
     }
 
     fn ended(&self, slot: DateTime<Utc>) -> Self {
-        Self { last_slot: Some(slot), begun: None, attempts: 0, retry_at: None, retry_slot: None, ..self.clone() }
+        // As `begin` does: a slot that is missed or skipped was not begun, and `since` may be from a clock that was wrong.
+        let since = self.since.min(slot - TimeDelta::milliseconds(1));
+        Self { since, last_slot: Some(slot), begun: None, attempts: 0, retry_at: None, retry_slot: None, ..self.clone() }
     }
 }
 

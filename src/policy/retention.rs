@@ -15,7 +15,7 @@ use super::{Keep, Policy, SnapshotFacts, SnapshotState};
 use crate::ids::{InstanceId, PolicyName};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a plan depends on besides the snapshots.
 #[derive(Debug, Clone)]
@@ -60,8 +60,8 @@ pub fn plan(facts: &[SnapshotFacts], around: &Circumstances<'_>, now: DateTime<U
         group.sort_by_key(|f| Reverse((f.order_at, f.seq)));
         let known = policy.and_then(|name| around.policies.iter().find(|p| p.name == *name));
         let decided = match (policy, known) {
-            (None, _) => decide_by_hand(&group),
-            (Some(_), None) => group.iter().map(|_| Decided::keep("orphan", "its policy is not in the config")).collect(),
+            (None, _) => decide_unruled(&group, "manual", "taken by hand"),
+            (Some(_), None) => decide_unruled(&group, "orphan", "its policy is not in the config"),
             (Some(name), Some(policy)) => decide(policy, &group, around.gone_since.get(&(name.clone(), instance.clone())).copied(), now),
         };
         entries.extend(group.into_iter().zip(decided).map(|(fact, decided)| entry(fact, decided, around)));
@@ -69,11 +69,11 @@ pub fn plan(facts: &[SnapshotFacts], around: &Circumstances<'_>, now: DateTime<U
     Plan { hash: hash(&entries), at: now, entries }
 }
 
-/// Snapshots taken by hand are nobody's to remove, but for those that were marked to go.
-fn decide_by_hand(group: &[&SnapshotFacts]) -> Vec<Decided> {
+/// Snapshots taken by hand, or by a policy that is no more, are nobody's to remove, but for those that were marked to go.
+fn decide_unruled(group: &[&SnapshotFacts], rule: &str, text: &str) -> Vec<Decided> {
     let decide = |fact: &&SnapshotFacts| match fact.state {
         SnapshotState::Expiring => expiring(),
-        _ => Decided::keep("manual", "taken by hand"),
+        _ => Decided::keep(rule, text),
     };
     group.iter().map(decide).collect()
 }
@@ -109,7 +109,7 @@ fn rule(policy: &Policy, ready: &[&SnapshotFacts], gone_since: Option<DateTime<U
         if age(since, now) >= gone.after {
             return ready.iter().enumerate().map(|(at, _)| decide_gone(at, gone.min)).collect();
         }
-        gone_at = Some((since + gone.after, gone.min as usize));
+        gone_at = since.checked_add_signed(gone.after).map(|at| (at, gone.min as usize));
     }
     let claims = claims(retention.keep.as_ref(), ready, now);
     let mut claimed = 0;
@@ -119,11 +119,11 @@ fn rule(policy: &Policy, ready: &[&SnapshotFacts], gone_since: Option<DateTime<U
         .enumerate()
         .map(|(at, (fact, claim))| {
             let mut decided = limit(policy, (at, fact), claim, &mut claimed, now);
-            if let Some((gone_at, min)) = gone_at
-                && at >= min
-                && !decided.remove
-            {
-                decided.next_change_at = Some(decided.next_change_at.map_or(gone_at, |t| t.min(gone_at)));
+            if let Some((gone_at, min)) = gone_at {
+                // From then on the newest `min` stay and all others go, whatever the rules say.
+                let changes = decided.remove == (at < min);
+                let before = decided.next_change_at.filter(|t| *t < gone_at);
+                decided.next_change_at = before.or(changes.then_some(gone_at));
             }
             decided
         })
@@ -167,14 +167,15 @@ fn claims(keep: Option<&Keep>, ready: &[&SnapshotFacts], now: DateTime<Utc>) -> 
         }
     }
     for (granularity, count) in &keep.buckets {
-        let mut last: Option<String> = None;
+        let mut seen = BTreeSet::new();
         let mut used = 0;
         for (fact, claim) in ready.iter().zip(&mut claims) {
             if used == *count {
                 break;
             }
             let key = bucket_key(*granularity, keep.timezone, fact.created_at);
-            if last.as_ref() == Some(&key) {
+            // Seen, not only seen last: after a clock stepped back the order is not that of the dates.
+            if !seen.insert(key.clone()) {
                 continue;
             }
             used += 1;
@@ -186,7 +187,6 @@ fn claims(keep: Option<&Keep>, ready: &[&SnapshotFacts], now: DateTime<Utc>) -> 
                 count: Some(format!("{used} of {count}")),
                 text: format!("the newest of {key}"),
             });
-            last = Some(key);
         }
     }
     claims
