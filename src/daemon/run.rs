@@ -67,11 +67,26 @@ struct Daemon {
     path: PathBuf,
 }
 
+/// The signals that are heeded.
+struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())?, hup: signal(SignalKind::hangup())? })
+    }
+}
+
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Daemon {
     /// Serves until a signal says stop; returns its name.
     async fn serve(self: Arc<Self>, socket: PathBuf) -> Result<&'static str, AnyError> {
+        // Before anybody can know that we are here: an early signal must not kill.
+        let signals = Signals::new()?;
         let (stop, stopped) = watch::channel(false);
         let listener = api::bind(&socket)?;
         let backend: Arc<dyn Backend> = Arc::clone(&self.worker) as _;
@@ -84,7 +99,7 @@ impl Daemon {
         tasks.spawn(Arc::clone(&self).schedule(stopped.clone()));
         tasks.spawn(Arc::clone(&self).reclaim(stopped.clone()));
         tasks.spawn(Arc::clone(&self).heartbeat(stopped.clone()));
-        let signal = self.wait_for_signal().await?;
+        let signal = self.wait_for_signal(signals).await;
         self.worker.stopping.store(true, Ordering::SeqCst);
         self.worker.forks.wake();
         stop.send_replace(true);
@@ -115,14 +130,13 @@ impl Daemon {
         Ok(scheduler)
     }
 
-    async fn wait_for_signal(&self) -> Result<&'static str, AnyError> {
-        let on = |kind| -> std::io::Result<Signal> { signal(kind) };
-        let (mut term, mut int, mut hup) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?, on(SignalKind::hangup())?);
+    /// Waits for the signal that ends it; SIGHUP reloads.
+    async fn wait_for_signal(&self, mut signals: Signals) -> &'static str {
         loop {
             tokio::select! {
-                _ = term.recv() => return Ok("SIGTERM"),
-                _ = int.recv() => return Ok("SIGINT"),
-                _ = hup.recv() => {
+                _ = signals.term.recv() => return "SIGTERM",
+                _ = signals.int.recv() => return "SIGINT",
+                _ = signals.hup.recv() => {
                     let (worker, path) = (Arc::clone(&self.worker), self.path.clone());
                     drop(tokio::task::spawn_blocking(move || reload::reload(&worker, &path)).await);
                     self.tick.notify_one();

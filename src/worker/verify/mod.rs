@@ -1,58 +1,120 @@
-//! `verify`: an independent walk over the disk. It shares no code with the store's index, changes nothing, and never
-//! stops at the first thing it finds.
+//! `verify`: an independent walk over the store and the instances root, which shares no code with the store's index.
+//!
+//! It changes nothing, and no problem ends it: each becomes a finding. What may vanish under it while a worker runs (a
+//! snapshot that is cut, a fork that is removed) is looked at once more before it is called a problem.
 
-mod roots;
-mod snapshot;
+mod content;
+mod forks;
+mod inodes;
+mod records;
+mod report;
+mod snapshots;
 
-use super::view::{Finding, Findings};
-use crate::ids::ForkId;
+use crate::ids::{ForkId, SnapshotId};
 use crate::snapshot::copy::Flow;
-use crate::store::fs::Fs;
+use crate::store::fs::{DirEntry, Fs};
 use crate::store::layout::Layout;
-use std::collections::HashSet;
-use std::path::Path;
+use crate::store::root::Identity;
+use crate::worker::view::Findings;
+use inodes::Inodes;
+use report::Report;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
-/// Walks store and instances root. `unfinished` are the fork requests that the queue has in hand.
+/// Checks everything: every file of every snapshot against its manifest, every ref, every fork, and what lies about.
+/// `journal_unfinished` are the forks that the journal still has to finish.
 #[must_use]
-pub fn verify(fs: &Fs, layout: &Layout, unfinished: &HashSet<ForkId>, flow: Flow<'_>) -> Findings {
-    let mut walk = Walk { fs, layout, flow, found: Findings::default() };
-    let snapshots = walk.snapshots();
-    walk.roots(&snapshots, unfinished);
-    walk.found.findings.sort_by_key(|f| match f.severity.as_str() {
-        "error" => 0,
-        "warn" => 1,
-        _ => 2,
-    });
-    walk.found
+pub fn verify(fs: &Fs, layout: &Layout, journal_unfinished: &HashSet<ForkId>, flow: Flow<'_>) -> Findings {
+    let mut check = Check {
+        fs,
+        layout,
+        unfinished: journal_unfinished,
+        flow,
+        report: Report::default(),
+        inodes: Inodes::default(),
+        memory: BTreeMap::new(),
+        present: HashSet::new(),
+        trashed: HashSet::new(),
+        digests: HashMap::new(),
+        is_stopped: false,
+    };
+    check.snapshots();
+    check.trashed_snapshots();
+    check.staging();
+    let forks = if check.prove_root() { Some(check.forks()) } else { None };
+    check.refs(forks.as_ref());
+    check.holds();
+    check.marks();
+    if forks.is_some() {
+        check.shared();
+        check.unknown_links();
+    }
+    check.report.finish()
 }
 
-/// The walk, and what it has found so far.
-struct Walk<'a> {
+/// What is known so far.
+struct Check<'a> {
     fs: &'a Fs,
     layout: &'a Layout,
+    unfinished: &'a HashSet<ForkId>,
     flow: Flow<'a>,
-    found: Findings,
+    report: Report,
+    inodes: Inodes,
+    /// The memory files of each snapshot (in the store or its trash) whose manifest can be read, every name of them.
+    memory: BTreeMap<SnapshotId, HashSet<PathBuf>>,
+    /// Snapshots in the store, readable or not.
+    present: HashSet<SnapshotId>,
+    /// Snapshots in the trash.
+    trashed: HashSet<SnapshotId>,
+    /// Digests of files with several names, by inode and length, so that each is read once.
+    digests: HashMap<((u64, u64), u64), String>,
+    /// Somebody asked to stop: nothing is hashed any more.
+    is_stopped: bool,
 }
 
-impl Walk<'_> {
-    fn find(&mut self, severity: &str, name: &str, path: &Path, what: impl Into<String>) {
-        self.found.findings.push(Finding {
-            name: name.to_owned(),
-            severity: severity.to_owned(),
-            path: path.display().to_string(),
-            what: what.into(),
-        });
+impl Check<'_> {
+    /// The names in a directory, none if it is not there; a listing that fails is a finding.
+    fn names(&mut self, dir: &Path) -> Vec<DirEntry> {
+        self.fs.list_if_there(dir).unwrap_or_else(|e| {
+            self.report.error("tree.unreadable", dir, e.to_string());
+            Vec::new()
+        })
     }
 
-    fn error(&mut self, name: &str, path: &Path, what: impl Into<String>) {
-        self.find("error", name, path, what);
+    /// The entries of a directory whose names are snapshot ids; any other is a finding.
+    fn ids_in(&mut self, dir: &Path) -> Vec<SnapshotId> {
+        let mut ids = Vec::new();
+        for entry in self.names(dir) {
+            match entry.name.to_str().map(SnapshotId::parse) {
+                Some(Ok(id)) => ids.push(id),
+                _ => self.report.warn("name.strange", &dir.join(&entry.name), "its name is not a snapshot id"),
+            }
+        }
+        ids
     }
 
-    fn warn(&mut self, name: &str, path: &Path, what: impl Into<String>) {
-        self.find("warn", name, path, what);
+    /// Whether anything at all is known of a snapshot's tree.
+    fn is_anywhere(&self, id: &SnapshotId) -> bool {
+        self.present.contains(id) || self.trashed.contains(id)
     }
 
-    fn info(&mut self, name: &str, path: &Path, what: impl Into<String>) {
-        self.find("info", name, path, what);
+    /// Whether a path is gone for certain.
+    fn is_gone(&self, path: &Path) -> bool {
+        matches!(self.fs.stat_if_there(path), Ok(None))
+    }
+
+    /// Whether the instances root is the store's own.
+    fn prove_root(&mut self) -> bool {
+        let without = "refs were not compared with forks, and links and the root's staging were not checked";
+        let (path, why) = match Identity::of_store(self.fs, self.layout) {
+            Ok(Some(identity)) => match identity.prove(self.fs, self.layout) {
+                Ok(_) => return true,
+                Err(e) => (self.layout.root_proof(), e.to_string()),
+            },
+            Ok(None) => (self.layout.format(), "the store has no FORMAT".to_owned()),
+            Err(e) => (self.layout.format(), e.to_string()),
+        };
+        self.report.error("root.unproven", &path, format!("{why}; {without}"));
+        false
     }
 }

@@ -1,0 +1,237 @@
+//! Snapshots: their manifests, and every file against them.
+
+use super::Check;
+use super::inodes::{Owner, Role};
+use crate::ids::SnapshotId;
+use crate::store::fs::{Below, FileType, Found, Meta};
+use crate::store::layout::Layout;
+use crate::store::manifest::{Entry, FileNode, Manifest, Node, RecordError, unseal};
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+/// No manifest is longer.
+const LIMIT: u64 = 512 << 20;
+
+impl Check<'_> {
+    /// Every snapshot in the store.
+    pub(super) fn snapshots(&mut self) {
+        for id in self.ids_in(&self.layout.snapshots()) {
+            let place = self.report.place();
+            let dir = self.layout.snapshot(&id);
+            self.snapshot(&id, &dir);
+            if self.is_gone(&dir) {
+                // It was cut meanwhile, and is looked at in the trash.
+                self.report.back_to(place);
+                continue;
+            }
+            self.present.insert(id);
+            self.report.snapshots += 1;
+        }
+    }
+
+    fn snapshot(&mut self, id: &SnapshotId, dir: &Path) {
+        let manifest = self.manifest(id, dir);
+        let data = Layout::data_in(dir);
+        let Some(found) = self.tree(&data) else { return };
+        self.note_snapshot(id, &data, Owner::Snapshot, manifest.as_ref(), &found);
+        if let Some(manifest) = manifest {
+            self.compare(&manifest, &data, &found);
+        }
+    }
+
+    /// Snapshots in the trash: only which there are and what names their files have.
+    pub(super) fn trashed_snapshots(&mut self) {
+        let trash = self.layout.trash();
+        for entry in self.names(&trash) {
+            let dir = trash.join(&entry.name);
+            let id = entry.name.to_str().and_then(|name| name.rsplit_once('@')).map(|(what, _)| SnapshotId::parse(what));
+            let Some(Ok(id)) = id else {
+                self.report.warn("name.strange", &dir, "its name is not that of a removed snapshot; it stays for ever");
+                continue;
+            };
+            // It may be half unlinked: nothing about it is a finding.
+            let place = self.report.place();
+            let manifest = self.manifest(&id, &dir);
+            if let Some(found) = self.tree(&Layout::data_in(&dir)) {
+                self.note_snapshot(&id, &Layout::data_in(&dir), Owner::Trashed, manifest.as_ref(), &found);
+            }
+            self.report.back_to(place);
+            self.trashed.insert(id);
+        }
+    }
+
+    /// Trees in the store's staging.
+    pub(super) fn staging(&mut self) {
+        let staging = self.layout.staging();
+        for entry in self.names(&staging) {
+            let dir = staging.join(&entry.name);
+            let place = self.report.place();
+            if let Some(found) = self.tree(&dir) {
+                self.inodes.note(&dir, Owner::Other, &found, |_| Role::Unknown);
+            }
+            self.report.back_to(place);
+            if !self.is_gone(&dir) {
+                let what = "a snapshot that is being taken, or what is left of one; the next start of the worker removes what is left";
+                self.report.warn("staging.stray", &dir, what);
+            }
+        }
+    }
+
+    /// A manifest, if it can be read.
+    fn manifest(&mut self, id: &SnapshotId, dir: &Path) -> Option<Manifest> {
+        let path = Layout::manifest_in(dir);
+        let read = self.fs.read_small(&path, LIMIT).map_err(RecordError::from).and_then(|bytes| unseal::<Manifest>(&path, &bytes));
+        match read {
+            Ok(manifest) if manifest.id == *id => return Some(manifest),
+            Ok(other) => self.report.error("manifest.foreign", &path, format!("it is the manifest of {}", other.id)),
+            Err(e @ RecordError::Newer { .. }) => self.report.error("manifest.newer", &path, e.to_string()),
+            Err(e) => self.report.error("manifest.unreadable", &path, e.to_string()),
+        }
+        None
+    }
+
+    /// Everything in a tree; `None` with a finding if that cannot be told.
+    pub(super) fn tree(&mut self, root: &Path) -> Option<Vec<Found>> {
+        let walked = Below::open(self.fs, root).and_then(|mut below| self.fs.walk(&mut below, &mut |_, _| false));
+        match walked {
+            Ok(found) => return Some(found),
+            Err(e) if e.is_not_found() && e.path == root => self.report.error("file.missing", root, "the whole tree is missing"),
+            Err(e) => self.report.error("tree.unreadable", root, e.to_string()),
+        }
+        None
+    }
+
+    /// Notes which names of which files a snapshot has, and which are memory.
+    fn note_snapshot(&mut self, id: &SnapshotId, data: &Path, owner: Owner, manifest: Option<&Manifest>, found: &[Found]) {
+        let Some(manifest) = manifest else {
+            self.inodes.note(data, owner, found, |_| Role::Unknown);
+            return;
+        };
+        let mut memory: HashSet<PathBuf> = manifest.memory_files().map(|(entry, _)| entry.path.as_path().to_owned()).collect();
+        for entry in &manifest.entries {
+            if let Node::Hardlink(first) = &entry.node
+                && memory.contains(first.as_path())
+            {
+                memory.insert(entry.path.as_path().to_owned());
+            }
+        }
+        self.inodes.note(data, owner, found, |f| if memory.contains(&f.path) { Role::Memory } else { Role::Own });
+        self.memory.insert(id.clone(), memory);
+    }
+
+    /// The tree against its manifest.
+    fn compare(&mut self, manifest: &Manifest, data: &Path, found: &[Found]) {
+        let by_path: HashMap<&Path, &Meta> = found.iter().map(|f| (f.path.as_path(), &f.meta)).collect();
+        // What is missing or something else, with all below it: one finding is enough.
+        let mut lost: HashSet<&Path> = HashSet::new();
+        let mut to_hash: Vec<(&Entry, &FileNode, Meta)> = Vec::new();
+        for entry in &manifest.entries {
+            let path = entry.path.as_path();
+            if path.parent().is_some_and(|parent| lost.contains(parent)) {
+                lost.insert(path);
+                continue;
+            }
+            let at = full(data, path);
+            let Some(meta) = by_path.get(path) else {
+                self.report.error("file.missing", &at, "the manifest has it");
+                lost.insert(path);
+                continue;
+            };
+            if !is_of_type(&entry.node, meta.kind) {
+                self.report.error("type.differs", &at, format!("it is {}, and was {}", kind_words(meta.kind), node_words(&entry.node)));
+                lost.insert(path);
+                continue;
+            }
+            match &entry.node {
+                Node::Dir => self.mode(&at, entry, meta),
+                Node::File(file) => {
+                    if self.file(&at, entry, file, meta) {
+                        to_hash.push((entry, file, **meta));
+                    }
+                }
+                Node::Hardlink(first) if by_path.get(first.as_path()).is_none_or(|m| m.file_id != meta.file_id) => {
+                    let what = format!("it is no longer the same file as {}", first.as_path().display());
+                    self.report.error("hardlink.differs", &at, what);
+                }
+                Node::Symlink(target) => self.symlink(data, path, target.as_os_str()),
+                Node::Hardlink(_) => {}
+            }
+        }
+        let listed: HashSet<&Path> = manifest.entries.iter().map(|e| e.path.as_path()).collect();
+        for extra in found.iter().filter(|f| !listed.contains(f.path.as_path())) {
+            // Only the top of what does not belong here.
+            if extra.path.parent().is_none_or(|parent| listed.contains(parent)) {
+                self.report.warn("file.extra", &full(data, &extra.path), "the manifest does not have it; no fork will");
+            }
+        }
+        self.digests(data, &to_hash);
+    }
+
+    /// A regular file's attributes; true if it is worth hashing.
+    fn file(&mut self, at: &Path, entry: &Entry, file: &FileNode, meta: &Meta) -> bool {
+        if file.memory && meta.mode & 0o222 != 0 {
+            let what = format!("a memory file with mode {:04o}: its forks share it, so nobody may write to it", meta.mode);
+            self.report.error("memory.writable", at, what);
+        } else {
+            self.mode(at, entry, meta);
+        }
+        if file.memory && meta.mtime_ns != entry.mtime_ns {
+            self.report.error("mtime.differs", at, "it was written to: it will not be linked into forks");
+        }
+        if meta.size != file.size {
+            self.report.error("size.differs", at, format!("{} bytes, and was {}", meta.size, file.size));
+        }
+        meta.size == file.size
+    }
+
+    fn mode(&mut self, at: &Path, entry: &Entry, meta: &Meta) {
+        let stored = entry.stored_mode();
+        if meta.mode != stored {
+            self.report.warn("mode.differs", at, format!("mode {:04o}, and was stored with {stored:04o}", meta.mode));
+        }
+    }
+
+    fn symlink(&mut self, data: &Path, path: &Path, target: &std::ffi::OsStr) {
+        let read = Below::open(self.fs, data).and_then(|mut below| self.fs.read_link(below.place(path)?));
+        match read {
+            Ok(found) if found == target => {}
+            Ok(found) => {
+                let what = format!("it points to {}, and pointed to {}", found.display(), target.display());
+                self.report.error("target.differs", &full(data, path), what);
+            }
+            Err(e) => self.report.error("file.unreadable", &full(data, path), e.to_string()),
+        }
+    }
+}
+
+/// A path below `root`; `root` itself for the empty path.
+pub(super) fn full(root: &Path, path: &Path) -> PathBuf {
+    if path.as_os_str().is_empty() { root.to_owned() } else { root.join(path) }
+}
+
+fn is_of_type(node: &Node, kind: FileType) -> bool {
+    match node {
+        Node::Dir => kind == FileType::Directory,
+        Node::File(_) | Node::Hardlink(_) => kind == FileType::Regular,
+        Node::Symlink(_) => kind == FileType::Symlink,
+    }
+}
+
+fn node_words(node: &Node) -> &'static str {
+    match node {
+        Node::Dir => "a directory",
+        Node::File(_) | Node::Hardlink(_) => "a regular file",
+        Node::Symlink(_) => "a symbolic link",
+    }
+}
+
+fn kind_words(kind: FileType) -> &'static str {
+    match kind {
+        FileType::Regular => "a regular file",
+        FileType::Directory => "a directory",
+        FileType::Symlink => "a symbolic link",
+        FileType::Socket => "a socket",
+        FileType::Fifo => "a FIFO",
+        FileType::Device => "a device",
+    }
+}
