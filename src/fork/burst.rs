@@ -54,11 +54,13 @@ impl Forks {
 
     /// Waits until a request may be ready, `most` at the longest.
     pub fn wait_for_work(&self, most: Duration) {
-        let state = self.state();
+        let mut state = self.state();
         let now = self.store.clock.now();
-        if state.queue.ready(now, 1).is_empty() {
+        // What is ready cannot be made while the journal is closed or the root is away: trying at once would be a busy loop.
+        let cannot = state.journal().is_err() || self.unsettled.load(Ordering::SeqCst);
+        if cannot || state.queue.ready(now, 1).is_empty() {
             let until_retry = state.queue.next_retry().and_then(|at| (at - now).to_std().ok()).unwrap_or(most);
-            drop(self.changed.wait_timeout(state, most.min(until_retry)));
+            drop(self.changed.wait_timeout(state, if cannot { most } else { most.min(until_retry) }));
         }
     }
 
@@ -73,6 +75,14 @@ impl Forks {
     }
 
     fn run_burst(&self, cancelled: &AtomicBool) -> Result<BurstReport, ForkError> {
+        if self.unsettled.load(Ordering::SeqCst) {
+            self.recover()?;
+            if self.unsettled.load(Ordering::SeqCst) {
+                // The root is still away.
+                return Ok(BurstReport::default());
+            }
+        }
+        let _burst = self.bursts.read().unwrap_or_else(PoisonError::into_inner);
         let requests = self.begin_ready();
         if requests.is_empty() {
             return Ok(BurstReport::default());
@@ -167,11 +177,14 @@ impl Forks {
             match self.store.fs.rename_new(&self.store.layout.staged_fork(&request.id), &target) {
                 Ok(()) => visible.push((request, built)),
                 Err(e) if e.is_taken() => failed.push((request.clone(), super::queue::Denied::NameTaken(request.name).into())),
-                // Neither done nor failed: it stays `publishing`, and a restart goes on from here.
-                Err(e) => return Err(e.into()),
+                // Neither done nor failed: it stays `publishing`, and the next recovery goes on from here.
+                Err(_) => self.unsettled.store(true, Ordering::SeqCst),
             }
         }
-        self.store.fs.fsync_dir(self.store.layout.instances())?;
+        if let Err(e) = self.store.fs.fsync_dir(self.store.layout.instances()) {
+            self.unsettled.store(true, Ordering::SeqCst);
+            return Err(e.into());
+        }
         let now = self.store.clock.now();
         self.conclude(visible.iter().map(|(r, _)| Record::Done { id: r.id.clone(), at: now }).collect(), proof)?;
         for (request, built) in &visible {

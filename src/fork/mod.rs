@@ -109,6 +109,10 @@ pub struct Forks {
     last_scan: RwLock<Arc<Scan>>,
     root_was_lost: std::sync::atomic::AtomicBool,
     fell_back: std::sync::atomic::AtomicU64,
+    /// Held for reading by each burst, for writing by a recovery.
+    bursts: RwLock<()>,
+    /// A recovery is due before the next burst: the root was away at the start, or an attempt ended without a record.
+    unsettled: std::sync::atomic::AtomicBool,
 }
 
 /// Queue and journal, under one lock: the last in the order of locks.
@@ -166,6 +170,8 @@ impl Forks {
             last_scan: RwLock::default(),
             root_was_lost: std::sync::atomic::AtomicBool::new(false),
             fell_back: std::sync::atomic::AtomicU64::new(0),
+            bursts: RwLock::new(()),
+            unsettled: std::sync::atomic::AtomicBool::new(true),
         };
         (forks, torn)
     }

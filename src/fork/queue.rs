@@ -153,6 +153,8 @@ pub struct Queue {
     keys: HashMap<String, ForkId>,
     /// Admitted, not yet journaled.
     reserved: HashMap<ForkId, Request>,
+    /// Forks that live, by the key in their record: remembered for as long as they do.
+    living: HashMap<String, Request>,
 }
 
 impl Queue {
@@ -185,11 +187,11 @@ impl Queue {
         if pending >= max_pending { Err(Denied::Full(pending)) } else { Ok(Admission::New) }
     }
 
-    /// The request with a key: unfinished, reserved or remembered.
+    /// The request with a key: unfinished, reserved, remembered, or of a fork that lives.
     #[must_use]
     pub fn by_key(&self, key: &str) -> Option<&Request> {
-        let id = self.keys.get(key)?;
-        self.requests.get(id).or_else(|| self.reserved.get(id))
+        let known = self.keys.get(key).and_then(|id| self.requests.get(id).or_else(|| self.reserved.get(id)));
+        known.or_else(|| self.living.get(key))
     }
 
     /// Takes name and key for a request that was admitted, until it is applied or given up.
@@ -211,14 +213,15 @@ impl Queue {
         }
     }
 
-    /// Remembers a fork that exists with its key, though its request is forgotten (from `fork.json`).
-    pub fn remember_fork(&mut self, request: Request) {
-        if let Some(key) = &request.key
-            && !self.keys.contains_key(key)
-            && !self.requests.contains_key(&request.id)
-        {
-            self.keys.insert(key.clone(), request.id.clone());
-            self.requests.insert(request.id.clone(), request);
+    /// Remembers the keys of all forks that live (from `fork.json`), in place of those that were known before.
+    pub fn remember_living(&mut self, forks: impl Iterator<Item = Request>) {
+        self.living = forks.filter_map(|fork| Some((fork.key.clone()?, fork))).collect();
+    }
+
+    /// Puts what was running back: for when nothing runs any more, and an attempt ended without a record.
+    pub fn requeue_running(&mut self) {
+        for request in self.requests.values_mut().filter(|r| r.state == RequestState::Running) {
+            request.state = RequestState::Queued;
         }
     }
 

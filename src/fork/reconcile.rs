@@ -107,6 +107,8 @@ impl Forks {
     /// # Errors
     /// [`ForkError`] if the root cannot be read; nothing is lost, and the next pass tries again.
     pub fn recover(&self) -> Result<Recovered, ForkError> {
+        // No burst is under way: what is in staging, or running, is nobody's.
+        let _alone = self.bursts.write().unwrap_or_else(PoisonError::into_inner);
         let mut recovered = Recovered::default();
         let proof = match self.store.prove_root() {
             Ok(proof) => proof,
@@ -119,6 +121,8 @@ impl Forks {
             recovered.finished = self.finish_publishing(&proof)?;
             recovered.staging = self.clear_staging()?;
         }
+        self.state().queue.requeue_running();
+        self.unsettled.store(false, Ordering::SeqCst);
         recovered.dropped_refs = self.reconcile()?;
         Ok(recovered)
     }
@@ -288,16 +292,11 @@ impl Forks {
 
     /// Keys are remembered for as long as their forks live.
     fn remember_keys(&self, scan: &Scan) {
-        let mut state = self.state();
-        let by_key = scan.instances.iter().filter_map(|(name, (_, standing))| match standing {
-            Standing::Fork(record) if record.key.is_some() => Some((name, record)),
+        let keyed = scan.instances.iter().filter_map(|(name, (_, standing))| match standing {
+            Standing::Fork(record) if record.key.is_some() => Some(finished(ForkName::parse(name.to_str()?).ok()?, record)),
             _ => None,
         });
-        for (name, record) in by_key {
-            if let Some(Ok(name)) = name.to_str().map(ForkName::parse) {
-                state.queue.remember_fork(finished(name, record));
-            }
-        }
+        self.state().queue.remember_living(keyed);
     }
 
     /// Reports once that the root is away, and once that it is back.

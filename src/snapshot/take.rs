@@ -69,7 +69,7 @@ pub enum TakeError {
     #[error("instance {0} has a snapshot {1} already")]
     NameTaken(InstanceId, SnapshotName),
     /// The policy expects another kind.
-    #[error("the snapshot would be {found:?}, but kind = \"{wanted:?}\" is wanted", found = found, wanted = wanted)]
+    #[error("the snapshot would be {}, but the policy says kind = \"{}\"", format!("{found:?}").to_lowercase(), format!("{wanted:?}").to_lowercase())]
     WrongKind {
         /// What the instance is.
         found: Kind,

@@ -370,3 +370,42 @@ fn the_trash_keeps_a_snapshot_until_its_grace_has_passed_on_wall_and_boot_clock(
     world.clock.advance(hour + Duration::from_secs(1));
     assert_eq!(swept(), 1);
 }
+
+#[test]
+fn a_fork_that_was_accepted_is_made_once_the_root_is_back_without_a_restart() {
+    let world = World::new();
+    world.make_instance("a");
+    let open = world.open();
+    let id = open.take("a").unwrap();
+    open.accept(&id, "b").unwrap();
+    drop(open);
+    let away = world.vms.with_extension("away");
+    fs::rename(&world.vms, &away).unwrap();
+    fs::create_dir(&world.vms).unwrap();
+    let open = world.open();
+    assert_eq!(open.forks.run_ready(&NEVER, &NEVER).unwrap(), Default::default());
+    assert_eq!(open.forks.requests()[0].state, RequestState::Queued, "no attempt is lost to a root that is away");
+    fs::remove_dir(&world.vms).unwrap();
+    fs::rename(&away, &world.vms).unwrap();
+    assert_eq!(open.forks.run_ready(&NEVER, &NEVER).unwrap().done, 1);
+    assert!(world.vms.join("b/overlay.raw").exists());
+}
+
+#[test]
+fn a_key_is_remembered_for_as_long_as_its_fork_lives() {
+    let world = World::new();
+    world.make_instance("a");
+    let open = world.open();
+    let id = open.take("a").unwrap();
+    let mut keyed = ask(&id, "b");
+    keyed.key = Some("job-1".into());
+    let first = open.forks.accept(vec![keyed.clone()]).pop().unwrap().unwrap();
+    open.forks.run_ready(&NEVER, &NEVER).unwrap();
+    open.forks.reconcile().unwrap();
+    world.clock.advance(Duration::from_secs(3 * 86_400));
+    open.forks.compact().unwrap();
+    assert_eq!(open.forks.accept(vec![keyed.clone()]).pop().unwrap().unwrap().id, first.id);
+    fs::remove_dir_all(world.vms.join("b")).unwrap();
+    open.forks.reconcile().unwrap();
+    assert_ne!(open.forks.accept(vec![keyed]).pop().unwrap().unwrap().id, first.id);
+}
