@@ -83,25 +83,16 @@ pub fn restore(store: &Arc<Store>, id: &SnapshotId, driver: &dyn Driver, skip: &
     };
     still()?;
     let built = store.root_trash_path(Departed::Replaced, &instance);
-    let result = build(store, &manifest, is_there.then_some(live.as_path()), &built, skip, flow).and_then(|()| {
-        // The build took its time.
-        still()?;
-        exchange(store, &live, &built, is_there)
-    });
-    if let Err(e) = result {
-        if store.fs.stat_if_there(&live).is_ok_and(|meta| meta.is_some() == is_there) {
-            // The exchange was not made: what lies in the trash is the half-built tree, not the instance's.
-            let _ = remove_unless_exchanged(store, &built, &live, &e);
-        }
+    // The build takes its time: whether the instance runs is asked again behind it.
+    let made = build(store, &manifest, is_there.then_some(live.as_path()), &built, skip, flow).and_then(|()| still());
+    if let Err(e) = made {
+        // Half a tree, and not the instance's. What cannot be removed now goes with its grace.
+        let _ = store.fs.remove_tree(&built);
         return Err(e);
     }
+    // From here on nothing is removed: after a failure only the names tell which tree is which.
+    exchange(store, &live, &built, is_there)?;
     Ok(Restored { instance, replaced: is_there.then_some(built) })
-}
-
-/// Removes the tree that was built, if the failure came before the exchange; after a failed sync nobody knows which is which.
-fn remove_unless_exchanged(store: &Store, built: &Path, _live: &Path, error: &RestoreError) -> Result<(), FsError> {
-    let failed_late = matches!(error, RestoreError::Store(StoreError::Io(e)) if e.op == crate::store::fs::Op::Fsync);
-    if failed_late { Ok(()) } else { store.fs.remove_tree(built) }
 }
 
 /// Steps 1 and 2: the tree, with the live instance's own directory and the live files that snapshots skip; durable.
