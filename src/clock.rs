@@ -12,6 +12,8 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
     fn since_boot(&self) -> Duration;
     /// `/proc/sys/kernel/random/boot_id` (random(4)): new at every boot.
     fn boot_id(&self) -> String;
+    /// Whether the kernel holds the wall clock for synchronised (adjtimex(2): `STA_UNSYNC` is not set).
+    fn is_synchronised(&self) -> bool;
 }
 
 /// The kernel's clocks.
@@ -32,6 +34,16 @@ impl Clock for SystemClock {
     fn boot_id(&self) -> String {
         std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| "unknown".to_owned(), |s| s.trim().to_owned())
     }
+
+    #[expect(unsafe_code, reason = "a call that nix lacks")]
+    fn is_synchronised(&self) -> bool {
+        // SAFETY: the struct is plain integers; `modes` of zero makes the call read only.
+        let (rc, status) = unsafe {
+            let mut timex: libc::timex = std::mem::zeroed();
+            (libc::adjtimex(&raw mut timex), timex.status)
+        };
+        rc >= 0 && status & libc::STA_UNSYNC == 0
+    }
 }
 
 /// A clock that stands still until it is moved: for tests and `--at`.
@@ -43,13 +55,14 @@ struct ManualTimes {
     now: DateTime<Utc>,
     since_boot: Duration,
     boot: u32,
+    synchronised: bool,
 }
 
 impl ManualClock {
     /// A clock that shows `now`, an hour after its boot.
     #[must_use]
     pub fn at(now: DateTime<Utc>) -> Self {
-        Self(Arc::new(Mutex::new(ManualTimes { now, since_boot: Duration::from_secs(3600), boot: 0 })))
+        Self(Arc::new(Mutex::new(ManualTimes { now, since_boot: Duration::from_secs(3600), boot: 0, synchronised: true })))
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut ManualTimes) -> T) -> T {
@@ -67,6 +80,11 @@ impl ManualClock {
     /// Only the wall clock moves, as when somebody sets it.
     pub fn step_to(&self, now: DateTime<Utc>) {
         self.with(|t| t.now = now);
+    }
+
+    /// What the kernel says of the wall clock from now on.
+    pub fn set_synchronised(&self, synchronised: bool) {
+        self.with(|t| t.synchronised = synchronised);
     }
 
     /// The machine starts again: the boot clock begins at zero.
@@ -87,5 +105,8 @@ impl Clock for ManualClock {
     }
     fn boot_id(&self) -> String {
         self.with(|t| format!("boot-{}", t.boot))
+    }
+    fn is_synchronised(&self) -> bool {
+        self.with(|t| t.synchronised)
     }
 }

@@ -188,10 +188,41 @@ events! {
     }
     PruneRemoved = "prune.removed", Info, "A snapshot was cut: it is in the trash, out of every listing.", id[snapshot] {
         snapshot: SnapshotId = "the snapshot",
-        instance: InstanceId = "what it was a snapshot of",
+        instance: Option<InstanceId> = "what it was a snapshot of; null if its manifest could not be read",
         policy: Option<PolicyName> = "its policy; null if taken by hand",
         reasons: Vec<String> = "why it went",
         until: DateTime<Utc> = "how long it can be found in the trash at least",
+    }
+    PruneDeferred = "prune.deferred", Info, "Retention wants a snapshot to go that forks need; its policy says that it goes with the last of them.", id[snapshot] {
+        snapshot: SnapshotId = "the snapshot",
+        instance: InstanceId = "what it is a snapshot of",
+        policy: Option<PolicyName> = "its policy",
+        forks: Vec<String> = "the forks that need it",
+    }
+    ForkPinnedLong = "fork.pinned_long", Warn, "Forks have kept a snapshot past its expiry for longer than `warn_pinned_after`; once a day.", id[snapshot, at] {
+        snapshot: SnapshotId = "the snapshot",
+        instance: InstanceId = "what it is a snapshot of",
+        forks: Vec<String> = "the forks that need it",
+        since: DateTime<Utc> = "when retention first wanted it to go",
+        bytes: u64 = "what its removal would free, bytes",
+        at: DateTime<Utc> = "when this was found",
+    }
+    SnapshotUndeleted = "snapshot.undeleted", Info, "A snapshot was brought back from the trash; it has a hold named `undeleted`.", id[snapshot, at] {
+        snapshot: SnapshotId = "the snapshot",
+        removed_at: DateTime<Utc> = "when it was removed",
+        at: DateTime<Utc> = "when it was brought back",
+    }
+    InstanceUndeleted = "instance.undeleted", Info, "An instance was brought back from the trash of the instances root.", id[entry, at] {
+        instance: InstanceId = "its name now",
+        entry: String = "what it was called in the trash",
+        removed_at: DateTime<Utc> = "when it was removed or replaced",
+        at: DateTime<Utc> = "when it was brought back",
+    }
+    TrashEvicted = "trash.evicted", Warn, "The trash held more than `max_bytes`: an entry goes before its grace is over.", id[what] {
+        what: String = "the entry",
+        bytes: u64 = "what that frees, bytes",
+        max_bytes: u64 = "how much the trash may hold, bytes",
+        at: DateTime<Utc> = "when",
     }
     PruneBlocked = "prune.blocked", Info, "A snapshot would go but must stay.", id[snapshot, why] {
         snapshot: SnapshotId = "the snapshot",
@@ -201,6 +232,18 @@ events! {
     PruneFailed = "prune.failed", Error, "Removing a snapshot failed; the others went on.", id[snapshot, error] {
         snapshot: String = "the snapshot",
         error: String = "why, in words",
+    }
+    ScrubFound = "scrub.found", Error, "The background check found something; `snapkeep verify` tells more.", id[name, path, what] {
+        name: String = "the finding's name",
+        severity: String = "error, warn or info",
+        path: String = "what it is about",
+        what: String = "in words",
+    }
+    ScrubFinished = "scrub.finished", Info, "The background check has been through every snapshot.", id[at] {
+        snapshots: u64 = "snapshots whose digests were compared",
+        bytes: u64 = "bytes read",
+        findings: u64 = "what was found",
+        at: DateTime<Utc> = "when",
     }
     ConfigLoaded = "config.loaded", Info, "A configuration is in force.", id[digest, at] {
         file: String = "the file",

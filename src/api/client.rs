@@ -2,11 +2,11 @@
 
 use crate::ids::{ForkId, HoldName, InstanceId, PolicyName};
 use crate::policy::Plan;
-use crate::worker::backend::{Answer, Backend};
+use crate::worker::backend::{Answer, Backend, Removal};
 use crate::worker::problem::{Problem, ProblemKind};
 use crate::worker::view::{
-    Findings, ForkBody, ForkViews, PruneReport, RemovedView, RequestView, Requests, RestoredView, SnapshotFilter, SnapshotView, Snapshots,
-    StatusView, TakeBody, UnforkedView,
+    ClockView, Findings, ForkBody, ForkViews, PruneReport, RemovedView, RequestView, Requests, RestoredView, SnapshotFilter, SnapshotView,
+    Snapshots, StatusView, TakeBody, TrashView, UndeletedView, UnforkedView, VerifyBody,
 };
 use chrono::{DateTime, SecondsFormat, Utc};
 use http_body_util::{BodyExt as _, Full};
@@ -179,8 +179,12 @@ impl Backend for Client {
     fn cancel(&self, id: &ForkId) -> Answer<RequestView> {
         self.ask(Call::new(Method::DELETE, format!("/v1/queue/{id}")))
     }
-    fn remove(&self, snapshot: &str, defer: bool) -> Answer<RemovedView> {
-        let query = if defer { "?defer=true" } else { "" };
+    fn remove(&self, snapshot: &str, how: Removal) -> Answer<RemovedView> {
+        let query = match how {
+            Removal::Now => "",
+            Removal::Defer => "?defer=true",
+            Removal::Unreadable => "?unreadable=true",
+        };
         self.ask(Call::new(Method::DELETE, snapshot_path(snapshot, query)).patient())
     }
     fn hold(&self, snapshot: &str, name: &HoldName) -> Answer<SnapshotView> {
@@ -203,7 +207,16 @@ impl Backend for Client {
     fn status(&self) -> Answer<StatusView> {
         self.ask(Call::get("/v1/status"))
     }
-    fn verify(&self) -> Answer<Findings> {
-        self.ask(Call::get("/v1/verify").patient())
+    fn verify(&self, body: &VerifyBody) -> Answer<Findings> {
+        self.ask(Call::new(Method::POST, "/v1/verify").with(body).patient())
+    }
+    fn trash(&self) -> Answer<TrashView> {
+        self.ask(Call::get("/v1/trash").patient())
+    }
+    fn undelete(&self, what: &str, name: Option<&InstanceId>) -> Answer<UndeletedView> {
+        self.ask(Call::new(Method::POST, "/v1/undelete").with(&serde_json::json!({"what": what, "name": name})))
+    }
+    fn clock(&self, accept: bool) -> Answer<ClockView> {
+        self.ask(if accept { Call::new(Method::POST, "/v1/clock/accept") } else { Call::get("/v1/clock") })
     }
 }

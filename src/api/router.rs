@@ -2,9 +2,9 @@
 
 use super::reply::{bad, problem_reply, reply};
 use crate::ids::{ForkId, HoldName, InstanceId, PolicyName};
-use crate::worker::backend::{Answer, Backend};
+use crate::worker::backend::{Answer, Backend, Removal};
 use crate::worker::problem::{Problem, ProblemKind};
-use crate::worker::view::{ForkBody, SnapshotFilter, TakeBody};
+use crate::worker::view::{ForkBody, SnapshotFilter, TakeBody, VerifyBody};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, RawQuery, State};
@@ -29,6 +29,14 @@ struct PruneBody {
     hash: Option<String>,
 }
 
+/// What `POST /v1/undelete` takes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct UndeleteBody {
+    what: String,
+    name: Option<InstanceId>,
+}
+
 /// All paths over a backend.
 pub fn router(backend: Arc<dyn Backend>) -> Router {
     Router::new()
@@ -46,7 +54,11 @@ pub fn router(backend: Arc<dyn Backend>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/plan", get(plan))
         .route("/v1/prune", post(prune))
-        .route("/v1/verify", get(verify))
+        .route("/v1/verify", get(look_over).post(verify))
+        .route("/v1/trash", get(trash))
+        .route("/v1/undelete", post(undelete))
+        .route("/v1/clock", get(clock))
+        .route("/v1/clock/accept", post(accept_clock))
         .fallback(async || problem_reply(&bad(StatusCode::NOT_FOUND, "there is no such path; they begin with /v1/")))
         .method_not_allowed_fallback(async || problem_reply(&bad(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method")))
         .layer(DefaultBodyLimit::max(BODY))
@@ -129,8 +141,13 @@ async fn snapshot(State(backend): Shared, Path(id): Path<String>) -> Response {
 }
 
 async fn remove(State(backend): Shared, Path(id): Path<String>, RawQuery(raw): RawQuery) -> Response {
-    let defer = query(raw.as_deref(), "defer").iter().any(|v| v == "true");
-    reply(StatusCode::OK, &run(backend, move |b| b.remove(&id, defer)).await)
+    let is_set = |key: &str| query(raw.as_deref(), key).iter().any(|v| v == "true");
+    let how = match (is_set("defer"), is_set("unreadable")) {
+        (true, _) => Removal::Defer,
+        (_, true) => Removal::Unreadable,
+        _ => Removal::Now,
+    };
+    reply(StatusCode::OK, &run(backend, move |b| b.remove(&id, how)).await)
 }
 
 async fn fork(State(backend): Shared, Path(id): Path<String>, headers: HeaderMap, bytes: Bytes) -> Response {
@@ -224,6 +241,32 @@ async fn prune(State(backend): Shared, bytes: Bytes) -> Response {
     }
 }
 
-async fn verify(State(backend): Shared) -> Response {
-    reply(StatusCode::OK, &run(backend, |b| b.verify()).await)
+async fn verify(State(backend): Shared, bytes: Bytes) -> Response {
+    match body::<VerifyBody>(&bytes) {
+        Ok(asked) => reply(StatusCode::OK, &run(backend, move |b| b.verify(&asked)).await),
+        Err(problem) => problem_reply(&problem),
+    }
+}
+
+async fn look_over(State(backend): Shared) -> Response {
+    reply(StatusCode::OK, &run(backend, |b| b.verify(&VerifyBody::default())).await)
+}
+
+async fn trash(State(backend): Shared) -> Response {
+    reply(StatusCode::OK, &run(backend, |b| b.trash()).await)
+}
+
+async fn undelete(State(backend): Shared, bytes: Bytes) -> Response {
+    match body::<UndeleteBody>(&bytes) {
+        Ok(asked) => reply(StatusCode::OK, &run(backend, move |b| b.undelete(&asked.what, asked.name.as_ref())).await),
+        Err(problem) => problem_reply(&problem),
+    }
+}
+
+async fn clock(State(backend): Shared) -> Response {
+    reply(StatusCode::OK, &run(backend, |b| b.clock(false)).await)
+}
+
+async fn accept_clock(State(backend): Shared) -> Response {
+    reply(StatusCode::OK, &run(backend, |b| b.clock(true)).await)
 }

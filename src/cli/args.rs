@@ -84,6 +84,9 @@ pub enum Verb {
         /// Of this policy only.
         #[arg(long)]
         policy: Option<PolicyName>,
+        /// What lies in the trash instead: snapshots and instances that can be brought back.
+        #[arg(long, conflicts_with_all = ["instance", "policy"])]
+        trash: bool,
     },
     /// Show one snapshot
     Show {
@@ -111,6 +114,20 @@ pub enum Verb {
         /// If something needs it: mark it to go with its last fork.
         #[arg(long)]
         defer: bool,
+        /// Also if its manifest cannot be read; never while a fork, a hold or another link needs it.
+        #[arg(long, conflicts_with = "defer")]
+        unreadable: bool,
+    },
+    /// Bring a snapshot or an instance back from the trash; or keep a snapshot after all that is marked to go
+    #[command(
+        after_help = "A snapshot that comes back has a hold named `undeleted`.\nExample: snapkeep ls --trash; snapkeep undelete golden/base"
+    )]
+    Undelete {
+        /// A snapshot, an instance's name, or the name of an entry of the trash.
+        what: String,
+        /// Another name for an instance whose name is taken.
+        #[arg(long = "as", value_name = "NAME")]
+        name: Option<InstanceId>,
     },
     /// Pin a snapshot: it stays until the hold is released
     Hold {
@@ -144,8 +161,39 @@ pub enum Verb {
         #[arg(long, value_name = "HASH")]
         plan: Option<String>,
     },
-    /// Check digests, refs and strays on the disk; changes nothing
-    Verify,
+    /// Check digests, refs and strays on the disk; changes nothing without --repair
+    #[command(after_help = "Exit code 1 if a finding is an error (with --strict, also for a warning) and was not mended.")]
+    Verify {
+        /// Mend what can be mended without losing anything: quarantine, refs, strays moved aside.
+        #[arg(long)]
+        repair: bool,
+        /// Go on where a run was cut short: leave out what it has compared.
+        #[arg(long)]
+        resume: bool,
+        /// Compare no digests: names, sizes, modes, refs and links only.
+        #[arg(long, conflicts_with_all = ["resume", "rate"])]
+        quick: bool,
+        /// Bytes read per second at most, such as 100MiB.
+        #[arg(long, value_parser = size)]
+        rate: Option<u64>,
+        /// Take warnings for errors.
+        #[arg(long)]
+        strict: bool,
+    },
+    /// Whether the wall clock is believed; while it is not, nothing is removed by age
+    #[command(args_conflicts_with_subcommands = true)]
+    Clock {
+        /// What to do about it.
+        #[command(subcommand)]
+        action: Option<ClockAction>,
+    },
+}
+
+/// What to do about the clock.
+#[derive(Debug, Subcommand)]
+pub enum ClockAction {
+    /// Believe it as it is
+    Accept,
 }
 
 /// What to do with the queue.
@@ -186,6 +234,10 @@ pub struct ForkArgs {
 fn tag(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("a tag looks like key=value")?;
     if key.is_empty() { Err("a tag's key must not be empty".to_owned()) } else { Ok((key.to_owned(), value.to_owned())) }
+}
+
+fn size(text: &str) -> Result<u64, crate::config::SizeError> {
+    crate::config::parse_size(text)
 }
 
 fn duration(text: &str) -> Result<Duration, crate::config::DurationError> {

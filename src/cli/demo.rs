@@ -8,7 +8,7 @@ use crate::snapshot::copy::NoProgress;
 use crate::store::fs::{Fs, FsError};
 use crate::worker::backend::{Answer, Backend};
 use crate::worker::problem::{Problem, ProblemKind};
-use crate::worker::view::{ForkBody, SnapshotFilter, SnapshotView};
+use crate::worker::view::{ForkBody, SnapshotFilter, SnapshotView, VerifyBody};
 use crate::worker::{Surroundings, Worker, problem_of_open};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -109,7 +109,7 @@ fn live(config: &Config, around: &Surroundings, length: Duration) -> Answer<u8> 
     out::print(&render::snapshots(&worker.snapshots(&SnapshotFilter::default())?, now));
     out::print("\n");
     out::print(&render::status(&worker.status()?, now));
-    let findings = worker.verify()?;
+    let findings = worker.verify(&VerifyBody::default())?;
     say("verify: every digest, ref and link on the disk");
     out::print(&render::findings(&findings));
     Ok(u8::from(!findings.findings.is_empty()))

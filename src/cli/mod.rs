@@ -128,7 +128,7 @@ fn backend(config: Config, around: &Surroundings, verb: &Verb, out: Out) -> Answ
     // Without a worker the log has no other place; a verb that fails says so itself.
     log::init(form(out.json, std::io::IsTerminal::is_terminal(&std::io::stderr())), To::Stderr);
     if verbs::only_looks(verb) {
-        return Ok(Arc::new(Reader::open(config, around)?));
+        return Ok(Arc::new(Reader::open(config, around, progress::bars())?));
     }
     let worker = open(config, around, PATIENCE)?;
     if let Verb::Fork(args) = verb

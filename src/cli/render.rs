@@ -1,13 +1,14 @@
 //! Views as text: pure functions, `now` is an argument.
 
-use super::words::{age, count, size};
+use super::words::{age, count, size, span};
 use crate::policy::{Plan, PlanEntry, SnapshotState, Verdict};
 use crate::store::manifest::Kind;
 use crate::worker::view::{
-    Findings, ForkViews, PolicyStatus, PruneReport, RequestView, Requests, SnapshotView, Snapshots, StatusView, WorkerView,
+    ClockView, Findings, ForkViews, PolicyStatus, PruneReport, RequestView, Requests, SnapshotView, Snapshots, StatusView, TrashView,
+    TrashedView, UndeletedView, WorkerView,
 };
 use anstyle::{AnsiColor, Style};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
 const GOOD: Style = AnsiColor::Green.on_default();
@@ -291,10 +292,61 @@ pub(super) fn findings(all: &Findings) -> String {
             other => other.to_owned(),
         };
         text.push_str(&format!("{severity}: {}: {}\n  {}\n", f.name, f.what, f.path));
+        match &f.repair {
+            Some(repair) if f.repaired => text.push_str(&format!("  {} {repair}\n", paint(GOOD, "done:"))),
+            Some(repair) => text.push_str(&format!("  --repair would: {repair}\n")),
+            None => {}
+        }
     }
     let looked = format!("{}, {}, {} compared", count(all.snapshots, "snapshot"), count(all.forks, "fork"), size(all.bytes));
     let found = if all.findings.is_empty() { "nothing found".to_owned() } else { count(all.findings.len() as u64, "finding") };
     text + &format!("{found} ({looked})\n")
+}
+
+/// `ls --trash`.
+#[must_use]
+pub(super) fn trash(all: &TrashView, now: DateTime<Utc>) -> String {
+    if all.trash.is_empty() {
+        return "The trash is empty.\n".to_owned();
+    }
+    let row = |t: &TrashedView| {
+        let left =
+            |s: u64| if s == 0 { "now".to_owned() } else { format!("in {}", span(TimeDelta::seconds(i64::try_from(s).unwrap_or(0)))) };
+        vec![
+            t.entry.clone(),
+            t.kind.clone(),
+            t.instance.as_ref().map_or("?".to_owned(), ToString::to_string),
+            t.name.as_ref().map_or("-".to_owned(), ToString::to_string),
+            age(Some(t.removed_at), now),
+            size(t.reclaimable_bytes),
+            t.seconds_left.map_or("being unlinked".to_owned(), left),
+        ]
+    };
+    let head = ["ENTRY", "KIND", "INSTANCE", "NAME", "REMOVED", "FREES", "GOES"];
+    table(&head, &["FREES"], all.trash.iter().map(row).collect())
+}
+
+/// `undelete`.
+#[must_use]
+pub(super) fn undeleted(back: &UndeletedView) -> String {
+    match (&back.id, &back.instance) {
+        (Some(id), _) if back.result == "kept" => format!("{id} is no longer marked to go\n"),
+        (Some(id), _) => {
+            format!("{id} is back, with a hold named undeleted; `snapkeep release {id} undeleted` lets retention have it again\n")
+        }
+        (None, Some(instance)) => format!("{instance} is back\n"),
+        (None, None) => String::new(),
+    }
+}
+
+/// `clock`.
+#[must_use]
+pub(super) fn clock(view: &ClockView) -> String {
+    let Some(why) = &view.why else { return format!("{}\n", paint(GOOD, "The clock is believed.")) };
+    let until = view
+        .until
+        .map_or_else(String::new, |at| format!(" It will be at {}, if it goes on like this.", at.format("%Y-%m-%d %H:%M:%S UTC")));
+    format!("{} Nothing is removed by age: {why}.{until}\n", paint(ODD, "The clock is not believed."))
 }
 
 #[cfg(test)]

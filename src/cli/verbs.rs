@@ -4,15 +4,17 @@ use super::args::{ForkArgs, QueueAction, Verb};
 use super::out::Out;
 use super::render;
 use crate::ids::{HoldName, InstanceId};
-use crate::worker::backend::{Answer, Backend};
-use crate::worker::view::{ForkBody, Requests, SnapshotFilter, SnapshotView, TakeBody};
+use crate::worker::backend::{Answer, Backend, Removal};
+use crate::worker::view::{Finding, ForkBody, Requests, SnapshotFilter, SnapshotView, TakeBody, VerifyBody};
 use chrono::{DateTime, Utc};
 
 /// Whether a verb only looks: then it needs no lock.
 #[must_use]
 pub(super) fn only_looks(verb: &Verb) -> bool {
     match verb {
-        Verb::Ls { .. } | Verb::Show { .. } | Verb::Forks { .. } | Verb::Status | Verb::Plan { .. } | Verb::Verify => true,
+        Verb::Ls { .. } | Verb::Show { .. } | Verb::Forks { .. } | Verb::Status | Verb::Plan { .. } => true,
+        Verb::Verify { repair, .. } => !repair,
+        Verb::Clock { action } => action.is_none(),
         Verb::Queue { action } => action.is_none(),
         _ => false,
     }
@@ -31,7 +33,11 @@ pub(super) fn carry_out(verb: Verb, backend: &dyn Backend, out: Out, now: DateTi
         Verb::Fork(args) => return fork(args, backend, out, now),
         Verb::Unfork { name } => unfork(&name, backend, out)?,
         Verb::Restore { snapshot } => restore(&snapshot, backend, out)?,
-        Verb::Ls { instance, policy } => {
+        Verb::Ls { trash: true, .. } => {
+            let trash = backend.trash()?;
+            out.show(&trash, || render::trash(&trash, now));
+        }
+        Verb::Ls { instance, policy, trash: false } => {
             let all = backend.snapshots(&SnapshotFilter { instance, policy })?;
             out.show(&all, || render::snapshots(&all, now));
         }
@@ -55,7 +61,14 @@ pub(super) fn carry_out(verb: Verb, backend: &dyn Backend, out: Out, now: DateTi
             let status = backend.status()?;
             out.show(&status, || render::status(&status, now));
         }
-        Verb::Rm { snapshot, defer } => remove(&snapshot, defer, backend, out)?,
+        Verb::Rm { snapshot, defer, unreadable } => {
+            let how = match (defer, unreadable) {
+                (true, _) => Removal::Defer,
+                (_, true) => Removal::Unreadable,
+                _ => Removal::Now,
+            };
+            remove(&snapshot, how, backend, out)?;
+        }
         Verb::Hold { snapshot, name } => held(&backend.hold(&snapshot, &name)?, &name, "holds", out),
         Verb::Release { snapshot, name } => held(&backend.release(&snapshot, &name)?, &name, "no longer holds", out),
         Verb::Plan { policy, at } => {
@@ -67,10 +80,16 @@ pub(super) fn carry_out(verb: Verb, backend: &dyn Backend, out: Out, now: DateTi
             out.show(&report, || render::pruned(&report));
             return Ok(u8::from(!report.failed.is_empty()));
         }
-        Verb::Verify => {
-            let findings = backend.verify()?;
-            out.show(&findings, || render::findings(&findings));
-            return Ok(u8::from(findings.findings.iter().any(|f| f.severity == "error")));
+        Verb::Verify { repair, resume, quick, rate, strict } => {
+            return verify(&VerifyBody { repair, resume, quick, rate }, strict, backend, out);
+        }
+        Verb::Undelete { what, name } => {
+            let back = backend.undelete(&what, name.as_ref())?;
+            out.show(&back, || render::undeleted(&back));
+        }
+        Verb::Clock { action } => {
+            let clock = backend.clock(action.is_some())?;
+            out.show(&clock, || render::clock(&clock));
         }
         Verb::Init | Verb::Run | Verb::Once | Verb::Check { .. } | Verb::Demo { .. } => {}
     }
@@ -111,13 +130,20 @@ fn restore(snapshot: &str, backend: &dyn Backend, out: Out) -> Answer<()> {
     Ok(())
 }
 
-fn remove(snapshot: &str, defer: bool, backend: &dyn Backend, out: Out) -> Answer<()> {
-    let removed = backend.remove(snapshot, defer)?;
+fn remove(snapshot: &str, how: Removal, backend: &dyn Backend, out: Out) -> Answer<()> {
+    let removed = backend.remove(snapshot, how)?;
     out.show(&removed, || match removed.result.as_str() {
         "expiring" => format!("{} goes with its last fork: {}\n", removed.id, removed.forks.join(", ")),
         _ => format!("removed {}\n", removed.id),
     });
     Ok(())
+}
+
+fn verify(body: &VerifyBody, strict: bool, backend: &dyn Backend, out: Out) -> Answer<u8> {
+    let findings = backend.verify(body)?;
+    out.show(&findings, || render::findings(&findings));
+    let is_bad = |f: &Finding| !f.repaired && (f.severity == "error" || strict && f.severity == "warn");
+    Ok(u8::from(findings.findings.iter().any(is_bad)))
 }
 
 fn held(view: &SnapshotView, name: &HoldName, what: &str, out: Out) {

@@ -1,5 +1,6 @@
 //! Ages, sizes and counts in words.
 
+pub(super) use crate::config::show_size as size;
 use chrono::{DateTime, TimeDelta, Utc};
 
 /// `3 min ago`, `in 2 h`; `-` for none.
@@ -24,24 +25,6 @@ pub(super) fn span(span: TimeDelta) -> String {
     }
 }
 
-/// `512 B`, `1.2 GiB`.
-#[must_use]
-pub(super) fn size(bytes: u64) -> String {
-    let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    let (mut value, mut unit) = (bytes, "B");
-    let mut tenths = 0;
-    for next in units {
-        // What would print as 1024.0 is 1.0 of the next.
-        if value < 1000 {
-            break;
-        }
-        tenths = value % 1024 * 10 / 1024;
-        value /= 1024;
-        unit = next;
-    }
-    if unit == "B" || value >= 100 { format!("{value} {unit}") } else { format!("{value}.{tenths} {unit}") }
-}
-
 /// `1 fork`, `3 forks`.
 #[must_use]
 pub(super) fn count(n: u64, what: &str) -> String {
@@ -51,12 +34,6 @@ pub(super) fn count(n: u64, what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_short_and_never_1024_of_a_unit() {
-        let shown = [0, 999, 1000, 1023, 1024, 1536, 1 << 20, (1 << 20) - 1, 1_300_000_000, u64::MAX].map(size);
-        assert_eq!(shown, ["0 B", "999 B", "0.9 KiB", "0.9 KiB", "1.0 KiB", "1.5 KiB", "1.0 MiB", "0.9 MiB", "1.2 GiB", "15.9 EiB"]);
-    }
 
     #[test]
     fn ages_have_one_unit_and_say_which_way() {

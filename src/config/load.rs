@@ -71,8 +71,11 @@ pub fn parse(mut files: Vec<(PathBuf, String)>) -> Result<Config, ConfigError> {
         driver: main.driver,
         threads: main.threads,
         prune_every: main.prune_every,
-        trash_grace: main.trash_grace,
-        fork_grace: main.fork_grace,
+        warn_pinned_after: main.warn_pinned_after,
+        trash: main.trash,
+        reserve: main.reserve,
+        scrub: main.scrub,
+        wait_for_sync: main.wait_for_sync,
         policies,
         warnings,
     })

@@ -20,7 +20,7 @@ pub use load::{load, parse};
 pub use problem::{ConfigError, Problem};
 pub use raw::schema;
 pub use skip::Skip;
-pub use units::{DurationError, parse_duration, show_duration};
+pub use units::{DurationError, SizeError, parse_duration, parse_size, show_duration, show_size};
 
 use crate::ids::PolicyName;
 use crate::policy::Policy;
@@ -51,10 +51,16 @@ pub struct Config {
     pub threads: usize,
     /// How often retention is applied.
     pub prune_every: TimeDelta,
-    /// How long removed snapshots, and instances that `restore` replaced, can be brought back.
-    pub trash_grace: Duration,
-    /// The same for forks removed by `unfork`.
-    pub fork_grace: Duration,
+    /// How long forks may keep a snapshot past its expiry before that is reported; zero: never.
+    pub warn_pinned_after: Duration,
+    /// What becomes of removed things.
+    pub trash: TrashConfig,
+    /// Kept free on the file system.
+    pub reserve: Reserve,
+    /// Checking digests in the background; `None`: not at all.
+    pub scrub: Option<ScrubConfig>,
+    /// Whether ages wait for a synchronised clock after a boot.
+    pub wait_for_sync: bool,
     /// The policies, in the order of the files; names are unique.
     pub policies: Vec<Policy>,
     /// What is odd but not wrong.
@@ -90,6 +96,50 @@ pub struct ForkConfig {
     pub source_paths: SourcePaths,
     /// How many requests may wait.
     pub max_pending: usize,
+    /// Whether snapshots that are to go with their last fork may be forked.
+    pub allow_expiring: bool,
+}
+
+/// `[trash]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrashConfig {
+    /// How long removed snapshots, and instances that `restore` replaced, can be brought back.
+    pub grace: Duration,
+    /// The same for forks removed by `unfork`.
+    pub fork_grace: Duration,
+    /// More than this (bytes) is not kept for the grace's sake.
+    pub max_bytes: Option<u64>,
+    /// Files unlinked per second at most; 0: no bound.
+    pub unlink_rate: u32,
+}
+
+/// How much of the file system stays free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reserve {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many hundredths of a percent of its size.
+    Share(u64),
+}
+
+impl Reserve {
+    /// In bytes, on a file system of `size` bytes.
+    #[must_use]
+    pub fn of(self, size: u64) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Share(parts) => u64::try_from(u128::from(size) * u128::from(parts) / 10_000).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+/// `[scrub]`.
+#[derive(Debug, Clone)]
+pub struct ScrubConfig {
+    /// From each of its slots on, every snapshot is checked once.
+    pub rhythm: crate::policy::Rhythm,
+    /// Bytes read per second.
+    pub rate: u64,
 }
 
 /// How a fork gets its memory file; tried in this order from the configured one on.

@@ -7,7 +7,7 @@ use super::resolve::{delta, period, period_from};
 use super::shape::nearest;
 use super::units::show_duration;
 use crate::ids::{PolicyName, SnapshotName};
-use crate::policy::{Gone, Granularity, Keep, KindRule, Limit, Missed, Policy, Retention, Retry, Rhythm, Schedule, Select};
+use crate::policy::{Gone, Granularity, Keep, KindRule, Limit, Missed, Policy, Retention, Retry, Rhythm, Schedule, Select, WhenReferenced};
 use chrono_tz::Tz;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use std::collections::BTreeMap;
@@ -47,6 +47,7 @@ pub(super) fn resolve(raw: &Spanned<RawPolicy>, n: usize, report: &mut Report<'_
         tags,
         retry,
         kind: raw.kind.unwrap_or(KindRule::Auto),
+        when_referenced: raw.when_referenced.unwrap_or(WhenReferenced::Keep),
     })
 }
 

@@ -3,7 +3,7 @@
 //! give values their meaning.
 
 use super::{MemoryMethod, SourcePaths};
-use crate::policy::{KindRule, Missed};
+use crate::policy::{KindRule, Missed, WhenReferenced};
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema};
 use serde::Deserialize;
 use serde_json::Value;
@@ -42,6 +42,14 @@ written_as! {
         "type": "string", "title": "a cron expression such as \"*/15 * * * *\"",
         "examples": ["*/15 * * * *", "30 2 * * *", "@hourly", "@daily"],
     };
+    Bytes = {
+        "type": "string", "title": "a size such as \"10GiB\"",
+        "pattern": "^\\s*[0-9]+(\\.[0-9]+)?\\s*([KMGTPE]i?)?B?\\s*$", "examples": ["512MiB", "10GiB", "2TB"],
+    };
+    Share = {
+        "type": "string", "title": "a size such as \"10GiB\", or a share such as \"5%\"",
+        "pattern": "^\\s*[0-9]+(\\.[0-9]+)?\\s*(%|([KMGTPE]i?)?B?)\\s*$", "examples": ["10GiB", "5%"],
+    };
     Zone = { "type": "string", "title": "a time zone such as \"Europe/Vienna\"", "examples": ["UTC", "Europe/Vienna"] };
 }
 
@@ -66,6 +74,12 @@ pub(super) struct RawConfig {
     pub(super) prune: Option<RawPrune>,
     /// How long removed things can be brought back.
     pub(super) trash: Option<RawTrash>,
+    /// Room on the file system.
+    pub(super) space: Option<RawSpace>,
+    /// Checking digests in the background.
+    pub(super) scrub: Option<RawScrub>,
+    /// When the wall clock is believed.
+    pub(super) clock: Option<RawClock>,
     /// Policies: which instances, when, and what to keep.
     #[schemars(with = "Option<Vec<RawPolicy>>")]
     pub(super) policy: Option<Vec<Spanned<RawPolicy>>>,
@@ -105,6 +119,9 @@ pub(super) struct RawFork {
     /// How many fork requests may wait.
     #[schemars(range(min = 1, max = 1_000_000), extend("default" = 10_000))]
     pub(super) max_pending: Option<u32>,
+    /// Whether a snapshot that is to go with its last fork may still be forked.
+    #[schemars(extend("default" = false))]
+    pub(super) allow_forks_of_expiring: Option<bool>,
 }
 
 /// `[snapshot]`
@@ -150,6 +167,9 @@ pub(super) struct RawPrune {
     /// How often retention is applied, besides after each snapshot and when a ref is released.
     #[schemars(with = "Option<Period>", extend("default" = "10m"))]
     pub(super) every: Option<Text>,
+    /// Forks that keep a snapshot for longer than this past its expiry are reported once a day; `0s` means never.
+    #[schemars(with = "Option<Period>", extend("default" = "7d"))]
+    pub(super) warn_pinned_after: Option<Text>,
 }
 
 /// `[trash]`
@@ -162,6 +182,49 @@ pub(super) struct RawTrash {
     /// The same for forks removed by `unfork`.
     #[schemars(with = "Option<Period>", extend("default" = "0s"))]
     pub(super) fork_grace: Option<Text>,
+    /// When the trash holds more, its oldest entries go before their grace is over. Not given: no bound.
+    #[schemars(with = "Option<Bytes>")]
+    pub(super) max_bytes: Option<Text>,
+    /// Files unlinked per second at most; 0 means no bound.
+    #[schemars(range(min = 0, max = 1_000_000), extend("default" = 2000))]
+    pub(super) unlink_rate: Option<u32>,
+}
+
+/// `[space]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSpace {
+    /// Kept free: a snapshot that would not fit beside it is refused before anything is written.
+    #[schemars(with = "Option<Share>", extend("default" = "0B"))]
+    pub(super) reserve: Option<Text>,
+}
+
+/// `[scrub]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawScrub {
+    /// Whether the worker checks digests in the background.
+    #[schemars(extend("default" = true))]
+    pub(super) enabled: Option<bool>,
+    /// Cron expression of 5 to 7 fields (in UTC), or an alias such as `@weekly`: from each slot on, every snapshot is checked once. Not together with `every`.
+    #[schemars(with = "Option<CronExpression>")]
+    pub(super) schedule: Option<Text>,
+    /// Every snapshot is checked once in each interval.
+    #[schemars(with = "Option<Period>", extend("default" = "30d"))]
+    pub(super) every: Option<Text>,
+    /// Bytes read per second.
+    #[schemars(with = "Option<Bytes>", extend("default" = "32MiB"))]
+    pub(super) rate: Option<Text>,
+}
+
+/// `[clock]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawClock {
+    /// After a boot, or a step of the wall clock, nothing is removed by age until the kernel says that the clock is
+    /// synchronised (and ten minutes have passed). `false`: only the ten minutes.
+    #[schemars(extend("default" = true))]
+    pub(super) wait_for_sync: Option<bool>,
 }
 
 /// `[[policy]]`
@@ -212,6 +275,10 @@ pub(super) struct RawPolicy {
     /// Caps on what is kept, newest first.
     #[schemars(with = "Option<RawLimit>")]
     pub(super) limit: Option<Spanned<RawLimit>>,
+    /// What becomes of a snapshot that would go while forks need it: keep it as it is, or let it go with its last fork,
+    /// with no new forks of it until then.
+    #[schemars(extend("default" = "keep"))]
+    pub(super) when_referenced: Option<WhenReferenced>,
     /// What happens to its snapshots when the instance no longer exists; without this table, nothing special.
     pub(super) gone: Option<RawGone>,
 }

@@ -1,9 +1,11 @@
 //! From the main file's tables to values: defaults, paths, durations, globs. Policies are in `policy`; no file is read.
 
+use super::cron;
 use super::problem::Report;
-use super::raw::{RawConfig, RawDriver, RawFork, RawSnapshot, RawStore, Text};
-use super::units::{parse_duration, show_duration};
-use super::{DriverConfig, ForkConfig, MemoryMethod, Skip, SourcePaths};
+use super::raw::{RawConfig, RawDriver, RawFork, RawScrub, RawSnapshot, RawStore, RawTrash, Text};
+use super::units::{parse_duration, parse_share, parse_size, show_duration};
+use super::{DriverConfig, ForkConfig, MemoryMethod, Reserve, ScrubConfig, Skip, SourcePaths, TrashConfig};
+use crate::policy::Rhythm;
 use chrono::TimeDelta;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -21,15 +23,18 @@ pub(super) struct Main {
     pub(super) driver: DriverConfig,
     pub(super) threads: usize,
     pub(super) prune_every: TimeDelta,
-    pub(super) trash_grace: Duration,
-    pub(super) fork_grace: Duration,
+    pub(super) warn_pinned_after: Duration,
+    pub(super) trash: TrashConfig,
+    pub(super) reserve: Reserve,
+    pub(super) scrub: Option<ScrubConfig>,
+    pub(super) wait_for_sync: bool,
 }
 
 /// Resolves the main file; where something is wrong it says so, and the value in its place means nothing.
 pub(super) fn main(raw: &RawConfig, report: &mut Report<'_>) -> Main {
     let (store, instances) = directories(raw.store.as_ref(), report);
-    let trash = raw.trash.as_ref();
     let prune = raw.prune.as_ref().and_then(|prune| prune.every.as_ref());
+    let pinned = raw.prune.as_ref().and_then(|prune| prune.warn_pinned_after.as_ref());
     let minute = Duration::from_secs(60);
     Main {
         socket: socket(raw, &store, report),
@@ -40,9 +45,67 @@ pub(super) fn main(raw: &RawConfig, report: &mut Report<'_>) -> Main {
         driver: driver(raw.driver.as_ref(), report),
         threads: size(raw.worker.as_ref().and_then(|worker| worker.threads).unwrap_or(4)),
         prune_every: delta(period_from("prune.every", prune, Duration::from_secs(1), report).unwrap_or(10 * minute)),
-        trash_grace: period("trash.grace", trash.and_then(|t| t.grace.as_ref()), report).unwrap_or(60 * minute),
-        fork_grace: period("trash.fork_grace", trash.and_then(|t| t.fork_grace.as_ref()), report).unwrap_or_default(),
+        warn_pinned_after: period("prune.warn_pinned_after", pinned, report).unwrap_or(7 * 24 * 60 * minute),
+        trash: trash(raw.trash.as_ref(), report),
+        reserve: reserve(raw.space.as_ref().and_then(|space| space.reserve.as_ref()), report),
+        scrub: scrub(raw.scrub.as_ref(), report),
+        wait_for_sync: raw.clock.as_ref().and_then(|clock| clock.wait_for_sync).unwrap_or(true),
     }
+}
+
+fn trash(raw: Option<&RawTrash>, report: &mut Report<'_>) -> TrashConfig {
+    let hour = Duration::from_secs(3600);
+    TrashConfig {
+        grace: period("trash.grace", raw.and_then(|t| t.grace.as_ref()), report).unwrap_or(hour),
+        fork_grace: period("trash.fork_grace", raw.and_then(|t| t.fork_grace.as_ref()), report).unwrap_or_default(),
+        max_bytes: bytes("trash.max_bytes", raw.and_then(|t| t.max_bytes.as_ref()), report),
+        unlink_rate: raw.and_then(|t| t.unlink_rate).unwrap_or(2000),
+    }
+}
+
+fn reserve(text: Option<&Text>, report: &mut Report<'_>) -> Reserve {
+    let Some(text) = text else { return Reserve::Bytes(0) };
+    let read = match parse_share(text.get_ref()) {
+        Some(share) => share.map(Reserve::Share),
+        None => parse_size(text.get_ref()).map(Reserve::Bytes),
+    };
+    read.unwrap_or_else(|error| {
+        report.wrong("space.reserve", text.span(), format!("`reserve`: {error}"));
+        Reserve::Bytes(0)
+    })
+}
+
+fn scrub(raw: Option<&RawScrub>, report: &mut Report<'_>) -> Option<ScrubConfig> {
+    let month = TimeDelta::days(30);
+    let every = raw.and_then(|scrub| scrub.every.as_ref());
+    let rhythm = match raw.and_then(|scrub| scrub.schedule.as_ref()) {
+        None => Rhythm::Every(period_from("scrub.every", every, Duration::from_secs(1), report).map_or(month, delta)),
+        Some(text) => {
+            if let Some(every) = every {
+                report.wrong_help("scrub.every", every.span(), "`every` and `schedule` are both there", "leave one of them out");
+            }
+            match cron::parse(text.get_ref()) {
+                Ok(cron) => Rhythm::Cron(Box::new(cron)),
+                Err(problem) => {
+                    match problem.help {
+                        Some(help) => report.wrong_help("scrub.schedule", text.span(), problem.message, help),
+                        None => report.wrong("scrub.schedule", text.span(), problem.message),
+                    }
+                    Rhythm::Every(month)
+                }
+            }
+        }
+    };
+    let rate = bytes("scrub.rate", raw.and_then(|scrub| scrub.rate.as_ref()), report).unwrap_or(32 << 20);
+    let is_on = raw.and_then(|scrub| scrub.enabled).unwrap_or(true);
+    is_on.then_some(ScrubConfig { rhythm, rate: rate.max(1) })
+}
+
+/// A size, if there is one and it is one.
+fn bytes(key: &str, text: Option<&Text>, report: &mut Report<'_>) -> Option<u64> {
+    let text = text?;
+    let name = key.rsplit('.').next().unwrap_or(key);
+    parse_size(text.get_ref()).map_err(|error| report.wrong(key, text.span(), format!("`{name}`: {error}"))).ok()
 }
 
 fn directories(raw: Option<&RawStore>, report: &mut Report<'_>) -> (PathBuf, PathBuf) {
@@ -107,6 +170,7 @@ fn fork(raw: Option<&RawFork>) -> ForkConfig {
         memory: raw.and_then(|fork| fork.memory).unwrap_or(MemoryMethod::Hardlink),
         source_paths: raw.and_then(|fork| fork.source_paths).unwrap_or(SourcePaths::Rewrite),
         max_pending: size(raw.and_then(|fork| fork.max_pending).unwrap_or(10_000)),
+        allow_expiring: raw.and_then(|fork| fork.allow_forks_of_expiring).unwrap_or(false),
     }
 }
 

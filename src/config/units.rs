@@ -1,4 +1,4 @@
-//! Durations as people write them (`15m`, `36h`, `1h30m`), read and shown. Knows nothing of keys or files.
+//! Durations (`15m`, `36h`, `1h30m`) and sizes (`512MiB`, `5%`) as people write them. Knows nothing of keys or files.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -120,9 +120,107 @@ pub fn show_duration(duration: Duration) -> String {
     if text.is_empty() { "0s".to_owned() } else { text }
 }
 
+/// Why a string is not a size.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a size: write a number and a unit, such as \"512MiB\", \"10GiB\" or \"2TB\"")]
+pub struct SizeError(String);
+
+/// Reads a size in bytes: a whole or decimal number and one of B, KiB … EiB (powers of 1024; the `iB` may be left out)
+/// or KB … EB (powers of 1000). No unit means bytes.
+///
+/// # Errors
+/// [`SizeError`] for anything else, and for what does not fit 64 bits.
+pub fn parse_size(text: &str) -> Result<u64, SizeError> {
+    let error = || SizeError(text.trim().to_owned());
+    let plain = text.trim();
+    let (number, unit) = plain.split_at(plain.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(plain.len()));
+    let unit = unit.trim();
+    let (prefix, base) = match (unit.strip_suffix("iB"), unit.strip_suffix('B')) {
+        (Some(prefix), _) if !prefix.is_empty() => (prefix, 1024_u64),
+        (_, Some(prefix)) => (prefix, 1000),
+        _ => (unit, 1024),
+    };
+    let power = match prefix {
+        "" => 0,
+        one => 1 + u32::try_from(["K", "M", "G", "T", "P", "E"].iter().position(|p| *p == one).ok_or_else(error)?).unwrap_or(u32::MAX),
+    };
+    let factor = base.checked_pow(power).ok_or_else(error)?;
+    let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() || part.len() > 9 {
+        return Err(error());
+    }
+    let whole: u64 = whole.parse().map_err(|_| error())?;
+    let part: u64 = if part.is_empty() { 0 } else { format!("{part:0<9}").parse().map_err(|_| error())? };
+    let part = u64::try_from(u128::from(part) * u128::from(factor) / 1_000_000_000).map_err(|_| error())?;
+    whole.checked_mul(factor).and_then(|bytes| bytes.checked_add(part)).ok_or_else(error)
+}
+
+/// `512 B`, `1.2 GiB`.
+#[must_use]
+pub fn show_size(bytes: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let (mut value, mut unit) = (bytes, "B");
+    let mut tenths = 0;
+    for next in units {
+        // What would print as 1024.0 is 1.0 of the next.
+        if value < 1000 {
+            break;
+        }
+        tenths = value % 1024 * 10 / 1024;
+        value /= 1024;
+        unit = next;
+    }
+    if unit == "B" || value >= 100 { format!("{value} {unit}") } else { format!("{value}.{tenths} {unit}") }
+}
+
+/// Reads a share such as `5%` or `2.5%`, in hundredths of a percent; `None` if it has no percent sign.
+///
+/// # Errors
+/// [`SizeError`] if it is no number, or more than 100.
+pub(super) fn parse_share(text: &str) -> Option<Result<u64, SizeError>> {
+    let number = text.trim().strip_suffix('%')?.trim_end();
+    let error = || SizeError(text.trim().to_owned());
+    let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty() || whole.len() > 3 || part.len() > 2 || !digits(whole) || !digits(part) {
+        return Some(Err(error()));
+    }
+    let read = format!("{whole}{part:0<2}").parse::<u64>().ok().filter(|parts| *parts <= 10_000);
+    Some(read.ok_or_else(error))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_short_and_never_1024_of_a_unit() {
+        let shown = [0, 999, 1000, 1023, 1024, 1536, 1 << 20, (1 << 20) - 1, 1_300_000_000, u64::MAX].map(show_size);
+        assert_eq!(shown, ["0 B", "999 B", "0.9 KiB", "0.9 KiB", "1.0 KiB", "1.5 KiB", "1.0 MiB", "0.9 MiB", "1.2 GiB", "15.9 EiB"]);
+    }
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        let good = [
+            ("0", 0),
+            ("512", 512),
+            ("1KiB", 1024),
+            ("1K", 1024),
+            ("1KB", 1000),
+            ("1.5 GiB", 3 << 29),
+            ("2TB", 2_000_000_000_000),
+            ("7B", 7),
+        ];
+        for (text, bytes) in good {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for bad in ["", "B", "x", "1X", "1iB", "-1", "1.2.3", "17EiB", "1 G B", "\u{663}"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+        let shares = ["5%", "2.5 %", "100%", "0.05%"].map(|t| parse_share(t).unwrap().unwrap());
+        assert_eq!(shares, [500, 250, 10_000, 5]);
+        assert!(["101%", "%", "a%", "1.234%"].iter().all(|t| parse_share(t).unwrap().is_err()) && parse_share("5").is_none());
+    }
     use proptest::prelude::*;
 
     #[test]

@@ -43,9 +43,12 @@ pub fn run(config: Config, around: &Surroundings) -> Answer<()> {
         worker: Arc::clone(&worker),
         tick: Arc::new(Notify::new()),
         prune: Arc::new(Notify::new()),
+        sweep: Arc::new(Notify::new()),
         slots: Arc::new(Semaphore::new(worker.config().threads)),
         path,
     });
+    let sweep = Arc::clone(&daemon.sweep);
+    worker.set_sweeper(move || sweep.notify_one());
     let result = runtime.block_on(daemon.serve(socket)).map_err(|e| failed("run", &e));
     let why = result.as_ref().map_or_else(ToString::to_string, |signal| (*signal).to_owned());
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -62,6 +65,8 @@ struct Daemon {
     tick: Arc<Notify>,
     /// Something may have to go.
     prune: Arc<Notify>,
+    /// Something may have to be unlinked.
+    sweep: Arc<Notify>,
     /// How many snapshots are taken at once.
     slots: Arc<Semaphore>,
     path: PathBuf,
@@ -92,8 +97,11 @@ impl Daemon {
         let backend: Arc<dyn Backend> = Arc::clone(&self.worker) as _;
         let mut until = stopped.clone();
         let server = tokio::spawn(api::serve(listener, backend, async move { drop(until.wait_for(|stop| *stop).await) }));
-        let plain =
-            [threads::fork_runner(Arc::clone(&self.worker))?, threads::root_watcher(Arc::clone(&self.worker), Arc::clone(&self.prune))?];
+        let plain = [
+            threads::fork_runner(Arc::clone(&self.worker))?,
+            threads::root_watcher(Arc::clone(&self.worker), Arc::clone(&self.prune))?,
+            threads::scrubber(Arc::clone(&self.worker))?,
+        ];
         let mut metronome = self.metronome().await?;
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&self).schedule(stopped.clone()));
@@ -182,6 +190,7 @@ impl Daemon {
                 _ = stopped.wait_for(|stop| *stop) => return,
                 () = self.prune.notified() => true,
                 () = tokio::time::sleep_until(since_prune + every) => true,
+                () = self.sweep.notified() => false,
                 () = tokio::time::sleep(SWEEP) => false,
             };
             let worker = Arc::clone(&self.worker);

@@ -1,4 +1,4 @@
-//! Two plain threads beside the async edge: one makes forks, one listens to the instances root.
+//! Plain threads beside the async edge: one makes forks, one listens to the instances root, one compares digests.
 
 use crate::event::Event;
 use crate::store::watch::{News, RootWatch};
@@ -28,6 +28,17 @@ pub(super) fn fork_runner(worker: Arc<Worker>) -> std::io::Result<JoinHandle<()>
                     worker.store.events.emit(Event::QueueDamaged { path, why: e.to_string() });
                 }
                 Err(_) => std::thread::sleep(LOOK),
+            }
+        }
+    })
+}
+
+/// Compares digests in the background until the worker stops.
+pub(super) fn scrubber(worker: Arc<Worker>) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("scrub".to_owned()).spawn(move || {
+        while !worker.stopping.load(Ordering::SeqCst) {
+            if !worker.scrub_next() {
+                std::thread::sleep(LOOK);
             }
         }
     })

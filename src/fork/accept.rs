@@ -99,6 +99,7 @@ impl Forks {
         let known = self.store.known(id).map_err(|_| ForkError::NoSnapshot(id.clone()))?;
         match known.state() {
             SnapshotState::Ready => Ok(()),
+            SnapshotState::Expiring if self.config().allow_expiring => Ok(()),
             SnapshotState::Expiring => Err(ForkError::NotForkable(id.clone(), "it is marked to go with its last fork".to_owned())),
             SnapshotState::Quarantined => {
                 let why = known.quarantined.unwrap_or_else(|| "its manifest cannot be read".to_owned());

@@ -4,6 +4,7 @@ pub mod bucket;
 pub mod cadence;
 mod plan;
 pub mod retention;
+pub mod trust;
 
 pub use plan::{Plan, PlanEntry, Reason, Verdict};
 
@@ -30,6 +31,18 @@ pub struct Policy {
     pub retry: Retry,
     /// `stopped`, `standby`, or found out by looking for a memory file.
     pub kind: KindRule,
+    /// What becomes of a snapshot that would go while forks need it.
+    pub when_referenced: WhenReferenced,
+}
+
+/// What becomes of a snapshot that retention would remove while forks need it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenReferenced {
+    /// It stays as it is, and is asked about again.
+    Keep,
+    /// It is marked to go with its last fork.
+    Defer,
 }
 
 /// Which instances a policy is for.

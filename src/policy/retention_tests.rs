@@ -40,6 +40,7 @@ fn policy(retention: Retention) -> Policy {
         tags: BTreeMap::new(),
         retry: Retry { attempts: 1, backoff: TimeDelta::zero() },
         kind: KindRule::Auto,
+        when_referenced: crate::policy::WhenReferenced::Keep,
     }
 }
 

@@ -2,7 +2,9 @@
 //! no ref, but its link shows in the file's count of names.
 
 use super::{Reclaim, ReclaimError};
+use crate::ids::SnapshotId;
 use crate::store::Summary;
+use crate::store::fs::{Below, FileType, Found};
 use crate::store::layout::Layout;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +20,20 @@ impl Reclaim {
             }
         }
         Ok(None)
+    }
+
+    /// A file of a snapshot without a manifest that has more names than the snapshot: somebody may need it.
+    pub(super) fn any_link(&self, id: &SnapshotId) -> Result<Option<PathBuf>, ReclaimError> {
+        let data = Layout::data_in(&self.store.layout.snapshot(id));
+        let mut below = match Below::open(&self.store.fs, data.as_path()) {
+            Ok(below) => below,
+            Err(e) if e.is_not_found() => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        let found = self.store.fs.walk(&mut below, &mut |_, _| false)?;
+        let names_here = |file: &Found| found.iter().filter(|f| f.meta.file_id == file.meta.file_id).count() as u64;
+        let linked = found.iter().find(|f| f.meta.kind == FileType::Regular && f.meta.links > 1 && f.meta.links > names_here(f));
+        Ok(linked.map(|f| data.join(&f.path)))
     }
 
     /// How many names of an inode we know: in snapshots, in the trash, and in forks. Walks them all; asked only of a

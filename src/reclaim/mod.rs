@@ -3,18 +3,19 @@
 
 mod links;
 mod trash;
+mod undelete;
 
-pub use trash::Swept;
+pub use trash::{SweepRules, Swept};
 
 use crate::event::Event;
 use crate::fork::Forks;
-use crate::ids::{ForkName, SnapshotId};
+use crate::ids::{ForkName, InstanceId, SnapshotId};
 use crate::store::fs::FsError;
 use crate::store::root::RootError;
 use crate::store::{Known, RefTarget, Store, StoreError};
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Why a snapshot was not removed.
@@ -31,6 +32,12 @@ pub enum ReclaimError {
     /// The store failed, or there is no such snapshot.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// It is not in the trash, or its files are being unlinked.
+    #[error("{0} is not in the trash; `snapkeep ls --trash` shows what is")]
+    NotInTrash(String),
+    /// Another instance has the name.
+    #[error("there is an instance {0}; bring it back under another name with --as")]
+    NameTaken(InstanceId),
     /// The instances root is not proven, so it cannot be told what needs it.
     #[error("nothing is removed while the instances root is not proven: {0}")]
     Unmounted(#[from] RootError),
@@ -53,6 +60,8 @@ pub struct Blocked {
     pub holds: Vec<String>,
     /// What cannot be read, or who else has a link, in words.
     pub details: Vec<String>,
+    /// What its removal would free, bytes; `None` if that cannot be told.
+    pub reclaimable_bytes: Option<u64>,
 }
 
 impl std::fmt::Display for Blocked {
@@ -83,17 +92,20 @@ pub struct Removed {
 }
 
 /// Removes from one store.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Reclaim {
     store: Arc<Store>,
     forks: Arc<Forks>,
+    /// One sweep at a time.
+    sweeping: Mutex<()>,
+    memory: Mutex<trash::Memory>,
 }
 
 impl Reclaim {
     /// Over a store and its forks.
     #[must_use]
     pub fn new(store: Arc<Store>, forks: Arc<Forks>) -> Self {
-        Self { store, forks }
+        Self { store, forks, sweeping: Mutex::default(), memory: Mutex::default() }
     }
 
     /// Cuts one snapshot: lock, read all that protects it, rename into the trash, sync, unlock. The caller has brought
@@ -102,37 +114,46 @@ impl Reclaim {
     /// # Errors
     /// [`ReclaimError::Blocked`] with everything that needs it; others as they say.
     pub fn remove(&self, id: &SnapshotId, reasons: &[String], grace: Duration) -> Result<Removed, ReclaimError> {
+        self.remove_even(id, reasons, grace, false)
+    }
+
+    /// The same, and with `unreadable` also a snapshot whose manifest cannot be read: somebody has looked at it.
+    ///
+    /// # Errors
+    /// Those of [`Reclaim::remove`].
+    pub fn remove_even(&self, id: &SnapshotId, reasons: &[String], grace: Duration, unreadable: bool) -> Result<Removed, ReclaimError> {
         let proof = self.store.prove_root()?;
         let guard = self.store.lock_snapshot(id);
         let known = self.store.known(id)?;
-        let blocked = self.blocked(id, &known)?;
+        let blocked = self.blocked(id, &known, unreadable)?;
         if !blocked.why.is_empty() {
-            return Err(ReclaimError::Blocked { id: id.clone(), blocked });
+            drop(guard);
+            let reclaimable_bytes = self.store.reclaimable_bytes(id, Duration::ZERO).ok();
+            return Err(ReclaimError::Blocked { id: id.clone(), blocked: Blocked { reclaimable_bytes, ..blocked } });
         }
         let trashed = self.store.cut(&guard, &proof)?;
         drop(guard);
         self.forks.forget_recipe(id);
-        if let Some(summary) = &known.summary {
-            let until = self.store.clock.now() + TimeDelta::from_std(grace).unwrap_or(TimeDelta::MAX);
-            self.store.events.emit(Event::PruneRemoved {
-                snapshot: id.clone(),
-                instance: summary.instance.clone(),
-                policy: summary.policy.clone(),
-                reasons: reasons.to_vec(),
-                until,
-            });
-        }
+        let now = self.store.clock.now();
+        let until = TimeDelta::from_std(grace).ok().and_then(|grace| now.checked_add_signed(grace));
+        self.store.events.emit(Event::PruneRemoved {
+            snapshot: id.clone(),
+            instance: known.summary.as_ref().map(|summary| summary.instance.clone()),
+            policy: known.summary.as_ref().and_then(|summary| summary.policy.clone()),
+            reasons: reasons.to_vec(),
+            until: until.unwrap_or(DateTime::<Utc>::MAX_UTC),
+        });
         Ok(Removed { id: id.clone(), trashed })
     }
 
     /// Everything that needs a snapshot: index, queue, and the disk's own lists of refs and holds.
-    fn blocked(&self, id: &SnapshotId, known: &Known) -> Result<Blocked, ReclaimError> {
+    fn blocked(&self, id: &SnapshotId, known: &Known, unreadable: bool) -> Result<Blocked, ReclaimError> {
         let queued = self.forks.waiting_for(id);
         let (refs, holds) = self.store.refs_and_holds_on_disk(id)?;
         let mut blocked = Blocked {
             forks: fork_names(known, &queued),
             holds: known.holds.iter().map(ToString::to_string).collect(),
-            details: known.unreadable.iter().cloned().collect(),
+            details: known.damage().into_iter().collect(),
             ..Blocked::default()
         };
         let live = known.refs.keys().any(|fork| !queued.iter().any(|(q, _)| q == fork));
@@ -145,10 +166,12 @@ impl Reclaim {
         because(!queued.is_empty(), "queued");
         because(known.pins > 0, "pinned");
         because(!known.holds.is_empty() || holds > 0, "held");
-        because(!known.unreadable.is_empty() || known.summary.is_none(), "unreadable");
+        because(!known.unreadable.is_empty() || (known.summary.is_none() && !unreadable), "unreadable");
         if blocked.why.is_empty()
-            && let Some(summary) = &known.summary
-            && let Some(path) = self.unknown_link(summary)?
+            && let Some(path) = match &known.summary {
+                Some(summary) => self.unknown_link(summary)?,
+                None => self.any_link(id)?,
+            }
         {
             blocked.why.push("linked");
             blocked.details.push(format!("{} has a link that is no known fork's", path.display()));

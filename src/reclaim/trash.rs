@@ -1,9 +1,28 @@
-//! Unlinking what lies in the trash once its grace has passed on both clocks. Files are unlinked, never truncated.
+//! Unlinking what lies in the trash once its grace has passed on both clocks, or once the trash is too full. Files are
+//! unlinked, never truncated; what is to go is renamed first, so that nothing half unlinked can be brought back.
 
 use super::{Reclaim, ReclaimError};
 use crate::event::Event;
+use crate::store::fs::{Fs, Pace};
+use crate::store::sizes;
 use crate::store::trash::{Departed, Trashed};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::time::Duration;
+
+/// When entries go, and how fast.
+#[derive(Debug, Clone, Default)]
+pub struct SweepRules {
+    /// How long snapshots, and instances that `restore` replaced, stay.
+    pub grace: Duration,
+    /// How long forks that `unfork` removed stay.
+    pub fork_grace: Duration,
+    /// More bytes than this do not stay, whatever the grace; the oldest go first.
+    pub max_bytes: Option<u64>,
+    /// How fast files are unlinked.
+    pub pace: Option<Pace>,
+}
 
 /// What a sweep did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -14,55 +33,145 @@ pub struct Swept {
     pub next: Option<Duration>,
 }
 
+/// What sweeps remember of one another.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// Measured bytes of entries that wait.
+    bytes: HashMap<PathBuf, u64>,
+    /// Failures that were reported: once each, not at every sweep.
+    reported: BTreeSet<(String, String)>,
+}
+
 impl Reclaim {
-    /// Unlinks every entry of both trashes whose grace is over. One that fails is reported and tried again by the next
+    /// [`Reclaim::sweep_by`] with these graces, no bound and no pace.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn sweep(&self, grace: Duration, fork_grace: Duration) -> Result<Swept, ReclaimError> {
+        self.sweep_by(&SweepRules { grace, fork_grace, ..SweepRules::default() })
+    }
+
+    /// Unlinks every entry of both trashes whose time has come. One that fails is reported and tried again by the next
     /// sweep; the others go on.
     ///
     /// # Errors
     /// [`ReclaimError`] if a trash cannot be listed.
-    pub fn sweep(&self, grace: Duration, fork_grace: Duration) -> Result<Swept, ReclaimError> {
+    pub fn sweep_by(&self, rules: &SweepRules) -> Result<Swept, ReclaimError> {
+        let _one = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let layout = &self.store.layout;
+        let (trash, root_trash) = (layout.trash(), layout.root_trash());
+        let snapshots = self.store.trash_entries(&trash)?;
+        let instances = if self.store.prove_root().is_ok() { self.store.trash_entries(&root_trash)? } else { Vec::new() };
+        let excess = self.excess(rules.max_bytes, &snapshots, &instances);
         let mut swept = Swept::default();
-        for entry in self.store.trash_entries(&self.store.layout.trash())? {
-            self.sweep_one(&entry, grace, &mut swept, |entry| Ok(self.store.unlink_trashed_snapshot(entry)?));
-        }
-        if self.store.prove_root().is_ok() {
-            let mut departed = false;
-            for entry in self.store.trash_entries(&self.store.layout.root_trash())? {
-                let grace = if entry.departed() == Departed::Unforked { fork_grace } else { grace };
-                departed |= self.sweep_one(&entry, grace, &mut swept, |entry| Ok(self.store.fs.remove_tree(&entry.path)?));
+        let (due, waiting): (Vec<_>, Vec<_>) = snapshots.into_iter().chain(instances).partition(|entry| {
+            let left = self.store.grace_left(entry, grace_of(entry, rules));
+            let is_due = entry.is_doomed || left.is_zero() || excess.contains(&entry.path);
+            if !is_due {
+                swept.next = Some(swept.next.map_or(left, |next| next.min(left)));
             }
-            // Forks that lay there needed their snapshots until now.
-            if departed && let Err(e) = self.forks.reconcile() {
-                self.store.events.emit(Event::PruneFailed { snapshot: String::new(), error: e.to_string() });
-            }
-        }
+            is_due
+        });
+        self.forget_all_but(&waiting);
+        let doomed = self.doom(&due, &[&trash, &root_trash]);
+        swept.unlinked = self.unlink(&doomed, rules.pace.as_ref());
         self.store.clear_orphan_records()?;
         self.store.save_uptime()?;
         Ok(swept)
     }
 
-    fn sweep_one(
-        &self,
-        entry: &Trashed,
-        grace: Duration,
-        swept: &mut Swept,
-        unlink: impl Fn(&Trashed) -> Result<(), ReclaimError>,
-    ) -> bool {
-        let left = self.store.grace_left(entry, grace);
-        if !left.is_zero() {
-            swept.next = Some(swept.next.map_or(left, |next| next.min(left)));
-            return false;
-        }
-        match unlink(entry) {
-            Ok(()) => {
-                swept.unlinked += 1;
-                true
-            }
-            Err(e) => {
-                let snapshot = entry.what.to_string_lossy().into_owned();
-                self.store.events.emit(Event::PruneFailed { snapshot, error: e.to_string() });
-                false
+    /// Renames what is to go, with one sync for each trash. What cannot be renamed durably is not unlinked.
+    fn doom(&self, due: &[Trashed], trashes: &[&Path]) -> Vec<Trashed> {
+        let mut doomed = Vec::new();
+        for entry in due {
+            match self.store.doom(entry) {
+                Ok(entry) => doomed.push(entry),
+                Err(e) => self.report_once(entry, &e.to_string()),
             }
         }
+        for trash in trashes {
+            let is_in = |entry: &Trashed| entry.path.parent() == Some(*trash);
+            if doomed.iter().any(is_in)
+                && let Err(e) = self.store.fs.fsync_dir(trash)
+            {
+                doomed.iter().filter(|entry| is_in(entry)).for_each(|entry| self.report_once(entry, &e.to_string()));
+                doomed.retain(|entry| !is_in(entry));
+            }
+        }
+        doomed
+    }
+
+    fn unlink(&self, doomed: &[Trashed], pace: Option<&Pace>) -> u64 {
+        let fs: Fs = pace.map_or_else(|| self.store.fs.clone(), |pace| self.store.fs.paced(pace.clone()));
+        let (mut unlinked, mut departed) = (0, false);
+        for entry in doomed {
+            match self.store.unlink_doomed(&fs, entry) {
+                Ok(()) => {
+                    unlinked += 1;
+                    departed |= entry.instance().is_some();
+                }
+                // Somebody wants it to stop: the next start goes on.
+                Err(_) if pace.is_some_and(|pace| pace.stop.load(std::sync::atomic::Ordering::SeqCst)) => break,
+                Err(e) => self.report_once(entry, &e.to_string()),
+            }
+        }
+        // Forks that lay there needed their snapshots until now.
+        if departed && let Err(e) = self.forks.reconcile() {
+            self.store.events.emit(Event::PruneFailed { snapshot: String::new(), error: e.to_string() });
+        }
+        unlinked
+    }
+
+    /// The oldest entries, as many as must go so that the rest takes no more than `max` bytes.
+    fn excess(&self, max: Option<u64>, snapshots: &[Trashed], instances: &[Trashed]) -> HashSet<PathBuf> {
+        let Some(max) = max else { return HashSet::new() };
+        let mut entries: Vec<&Trashed> = snapshots.iter().chain(instances).filter(|entry| !entry.is_doomed).collect();
+        entries.sort_by_key(|entry| std::cmp::Reverse((entry.at, entry.uptime)));
+        let mut kept = 0_u64;
+        let mut excess = HashSet::new();
+        for entry in entries {
+            let bytes = self.bytes_of(entry);
+            // Once one does not fit, no older one does: what stays is what was removed last.
+            if excess.is_empty() && kept.saturating_add(bytes) <= max {
+                kept += bytes;
+                continue;
+            }
+            excess.insert(entry.path.clone());
+            self.store.events.emit(Event::TrashEvicted { what: entry.name(), bytes, max_bytes: max, at: self.store.clock.now() });
+        }
+        excess
+    }
+
+    fn bytes_of(&self, entry: &Trashed) -> u64 {
+        let known = |reclaim: &Self| reclaim.memory().bytes.get(&entry.path).copied();
+        known(self).unwrap_or_else(|| {
+            // What cannot be measured does not count.
+            let bytes = sizes::reclaimable(&self.store.fs, &entry.path).unwrap_or(0);
+            self.memory().bytes.insert(entry.path.clone(), bytes);
+            bytes
+        })
+    }
+
+    fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget_all_but(&self, waiting: &[Trashed]) {
+        let paths: HashSet<&PathBuf> = waiting.iter().map(|entry| &entry.path).collect();
+        self.memory().bytes.retain(|path, _| paths.contains(path));
+    }
+
+    fn report_once(&self, entry: &Trashed, error: &str) {
+        let what = entry.what.to_string_lossy().into_owned();
+        if self.memory().reported.insert((what.clone(), error.to_owned())) {
+            self.store.events.emit(Event::PruneFailed { snapshot: what, error: error.to_owned() });
+        }
+    }
+}
+
+fn grace_of(entry: &Trashed, rules: &SweepRules) -> Duration {
+    match entry.departed() {
+        Departed::Unforked => rules.fork_grace,
+        Departed::Replaced => rules.grace,
     }
 }

@@ -114,6 +114,31 @@ pub fn hash_tree(fs: &Fs, dest: &Path, entries: &mut [Entry], flow: Flow<'_>) ->
     Ok(())
 }
 
+/// Notes how much of each long file is data, so that a hole in its place can be told from other damage.
+///
+/// # Errors
+/// [`DataError`]: unreadable.
+pub fn note_data(fs: &Fs, dest: &Path, entries: &mut [Entry]) -> Result<(), DataError> {
+    let mut below = Below::open(fs, dest)?;
+    for entry in entries {
+        if let Node::File(file) = &mut entry.node
+            && file.size > BLOCK
+        {
+            file.data = Some(data_below(fs, &mut below, entry.path.as_path(), file.size)?);
+        }
+    }
+    Ok(())
+}
+
+/// How many bytes of a file are no hole.
+///
+/// # Errors
+/// [`DataError`]: unreadable.
+pub fn data_below(fs: &Fs, below: &mut Below<'_>, path: &Path, size: u64) -> Result<u64, DataError> {
+    let file = fs.open_file(below.place(path)?)?;
+    Ok(data_bytes(&stretches(fs, &file, &below.path_of(path), size)?))
+}
+
 fn digest_below(fs: &Fs, below: &mut Below<'_>, path: &Path, size: u64, flow: Flow<'_>) -> Result<String, DataError> {
     let file = fs.open_file(below.place(path)?)?;
     digest_file(fs, &file, &below.path_of(path), size, flow)

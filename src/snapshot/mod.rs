@@ -4,4 +4,5 @@ pub mod copy;
 pub mod digest;
 pub mod materialize;
 pub mod restore;
+pub mod space;
 pub mod take;

@@ -1,8 +1,9 @@
 //! The protocol *take*: copy into staging, manifest, sync, rename, sync the parent. Ledger and events are the caller's.
 
 use super::copy::{CopiedTree, CopyContext, CopyError, DataError, Flow, ParentFile, ParentMemory, copy_tree, sync_tree};
-use super::digest::hash_tree;
-use crate::config::Skip;
+use super::digest::{hash_tree, note_data};
+use super::space::{Shortage, shortage};
+use crate::config::{Reserve, Skip, show_size};
 use crate::driver::{Driver, DriverError};
 use crate::ids::{InstanceId, PolicyName, SnapshotId, SnapshotName};
 use crate::policy::KindRule;
@@ -44,6 +45,8 @@ pub struct How<'a> {
     pub skip: &'a Skip,
     /// Which files are memory.
     pub memory_names: &'a [String],
+    /// How much of the file system stays free.
+    pub reserve: Reserve,
     /// Threads, progress, request to stop.
     pub flow: Flow<'a>,
 }
@@ -68,6 +71,13 @@ pub enum TakeError {
     /// The name is another snapshot's.
     #[error("instance {0} has a snapshot {1} already")]
     NameTaken(InstanceId, SnapshotName),
+    /// It would not fit.
+    #[error(
+        "there is no room for it: it would take {}, and {} are free, of which {} are to stay so; remove snapshots, empty \
+         the trash ([trash] grace), or make the file system larger",
+        show_size(.0.needed), show_size(.0.free), show_size(.0.reserve)
+    )]
+    NoSpace(Shortage),
     /// The policy expects another kind.
     #[error("the snapshot would be {}, but the policy says kind = \"{}\"", format!("{found:?}").to_lowercase(), format!("{wanted:?}").to_lowercase())]
     WrongKind {
@@ -117,6 +127,9 @@ pub fn take(store: &Arc<Store>, wanted: &Wanted, how: How<'_>) -> Result<Taken, 
     let source = store.layout.instance(&wanted.instance);
     if store.fs.stat_if_there(&source)?.is_none_or(|meta| meta.kind != FileType::Directory) {
         return Err(TakeError::NoInstance(wanted.instance.clone()));
+    }
+    if let Some(shortage) = shortage(store, &source, how.skip, how.reserve)? {
+        return Err(TakeError::NoSpace(shortage));
     }
     let now = store.clock.now();
     let name = choose_name(store, wanted, now)?;
@@ -170,6 +183,7 @@ fn stage(
     let mut copied = copied?;
     check_kind(&copied, wanted.kind)?;
     hash_tree(fs, &data, &mut copied.entries, how.flow)?;
+    note_data(fs, &data, &mut copied.entries)?;
     let last = store.index().of_instance(&wanted.instance).first().map(|s| s.order_at);
     let manifest = Manifest {
         format: FORMAT,

@@ -1,6 +1,7 @@
 //! What is in the store, in memory: rebuilt from the tree at every start, never written down.
 
 use super::manifest::{Kind, Manifest};
+use super::records::Pinned;
 use crate::ids::{ForkId, HoldName, InstanceId, PolicyName, SnapshotId, SnapshotName};
 use crate::policy::SnapshotState;
 use chrono::{DateTime, Utc};
@@ -97,8 +98,12 @@ pub struct Known {
     pub holds: BTreeSet<HoldName>,
     /// Readers at this moment.
     pub pins: u32,
+    /// Since when forks keep it past its expiry.
+    pub pinned: Option<Pinned>,
     /// Why something about it cannot be told: it must stay.
     pub unreadable: BTreeSet<String>,
+    /// Why its manifest cannot be read, if so. It stays as well, save if somebody removes it by hand.
+    pub bad_manifest: Option<String>,
 }
 
 impl Known {
@@ -112,6 +117,13 @@ impl Known {
         } else {
             SnapshotState::Ready
         }
+    }
+
+    /// What is wrong with its records, in words.
+    #[must_use]
+    pub fn damage(&self) -> Option<String> {
+        let all: Vec<&str> = self.bad_manifest.iter().chain(&self.unreadable).map(String::as_str).collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 
     /// True if nothing about this id is left to know.

@@ -183,6 +183,24 @@ impl Layout {
         self.ledger().join("uptime.json")
     }
 
+    /// What was seen of the clocks.
+    #[must_use]
+    pub fn clock(&self) -> PathBuf {
+        self.ledger().join("clock.json")
+    }
+
+    /// Which snapshots were verified when.
+    #[must_use]
+    pub fn verified(&self) -> PathBuf {
+        self.ledger().join("verified.json")
+    }
+
+    /// What `verify --repair` moved out of the way.
+    #[must_use]
+    pub fn aside(&self) -> PathBuf {
+        self.store.join("aside")
+    }
+
     /// An instance.
     #[must_use]
     pub fn instance(&self, id: &InstanceId) -> PathBuf {

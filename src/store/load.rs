@@ -1,10 +1,11 @@
 //! Reading the whole tree into the index, tolerant of anything: what cannot be read is kept and named, and blocks nothing else.
 
 use super::StoreError;
+use super::counters::read_record;
 use super::fs::Fs;
 use super::index::{Index, RefTarget, Summary};
 use super::layout::Layout;
-use super::manifest::Manifest;
+use super::manifest::{Manifest, RecordError};
 use super::records;
 use crate::event::{Event, Events};
 use crate::ids::{ForkId, HoldName, SnapshotId};
@@ -33,16 +34,7 @@ pub(super) fn index(fs: &Fs, layout: &Layout, events: &Events) -> Result<Loaded,
         if let Ok(summary) = &manifest {
             loaded.highest_seq = loaded.highest_seq.max(summary.seq);
         }
-        loaded.index.change(&id, |known| {
-            known.present = true;
-            match manifest {
-                Ok(summary) => known.summary = Some(Arc::new(summary)),
-                Err(why) => {
-                    events.emit(Event::SnapshotQuarantined { snapshot: id.to_string(), why: why.clone() });
-                    known.unreadable.insert(why);
-                }
-            }
-        });
+        load_snapshot(&id, manifest, &mut loaded.index, events);
     }
     for id in ids_in(fs, &layout.marks(), events)? {
         load_marks(fs, layout, &id, &mut loaded.index, events);
@@ -54,6 +46,39 @@ pub(super) fn index(fs: &Fs, layout: &Layout, events: &Events) -> Result<Loaded,
         load_holds(fs, layout, &id, &mut loaded.index, events);
     }
     Ok(loaded)
+}
+
+fn load_snapshot(id: &SnapshotId, manifest: Result<Summary, RecordError>, index: &mut Index, events: &Events) {
+    index.change(id, |known| {
+        known.present = true;
+        match manifest {
+            Ok(summary) => known.summary = Some(Arc::new(summary)),
+            Err(e) => {
+                let why = e.to_string();
+                events.emit(Event::SnapshotQuarantined { snapshot: id.to_string(), why: why.clone() });
+                // A later version may know of something that needs it.
+                match e {
+                    RecordError::Newer { .. } => drop(known.unreadable.insert(why)),
+                    _ => known.bad_manifest = Some(why),
+                }
+            }
+        }
+    });
+}
+
+/// Reads one snapshot that has come into `snapshots/`, with its marks, refs and holds.
+pub(super) fn one(fs: &Fs, layout: &Layout, id: &SnapshotId, index: &mut Index, events: &Events) {
+    for (id, manifest) in read_manifests(fs, layout, std::slice::from_ref(id)) {
+        load_snapshot(&id, manifest, index, events);
+    }
+    load_marks(fs, layout, id, index, events);
+    let is_there = |dir: &Path| !matches!(fs.stat_if_there(dir), Ok(None));
+    if is_there(&layout.refs_of(id)) {
+        load_refs(fs, layout, id, index, events);
+    }
+    if is_there(&layout.holds_of(id)) {
+        load_holds(fs, layout, id, index, events);
+    }
 }
 
 /// The names in a directory that are snapshot ids; any other is reported, and left alone.
@@ -77,10 +102,10 @@ fn unreadable(events: &Events, path: &Path, why: &str, blocks: &[&SnapshotId]) {
 }
 
 /// Reads manifests on two threads: with many of them it is all parsing.
-fn read_manifests(fs: &Fs, layout: &Layout, ids: &[SnapshotId]) -> Vec<(SnapshotId, Result<Summary, String>)> {
+fn read_manifests(fs: &Fs, layout: &Layout, ids: &[SnapshotId]) -> Vec<(SnapshotId, Result<Summary, RecordError>)> {
     let read = |id: &SnapshotId| {
         let path = Layout::manifest_in(&layout.snapshot(id));
-        let manifest = Manifest::read(fs, &path, id).map(|m| Summary::from(&m)).map_err(|e| e.to_string());
+        let manifest = Manifest::read(fs, &path, id).map(|m| Summary::from(&m));
         (id.clone(), manifest)
     };
     if ids.len() < 64 {
@@ -97,6 +122,12 @@ fn read_manifests(fs: &Fs, layout: &Layout, ids: &[SnapshotId]) -> Vec<(Snapshot
 }
 
 fn load_marks(fs: &Fs, layout: &Layout, id: &SnapshotId, index: &mut Index, events: &Events) {
+    // One that cannot be read is made anew: it protects nothing.
+    if let Ok(Some(pinned)) = read_record(fs, &layout.mark(id, records::PINNED))
+        && index.get(id).is_some_and(|k| k.present)
+    {
+        index.change(id, |known| known.pinned = Some(pinned));
+    }
     for (mark, set) in [(records::EXPIRING, true), (records::QUARANTINED, false)] {
         match records::read_mark(fs, layout, id, mark) {
             Ok(None) => {}

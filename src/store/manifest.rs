@@ -108,6 +108,9 @@ pub struct FileNode {
     pub size: u64,
     /// See `snapshot/digest.rs` for what is hashed.
     pub digest: String,
+    /// Bytes of it that were no hole when it was taken; told only of files of more than 1 MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<u64>,
     /// Whether it is guest memory: read-only and linked into forks.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub memory: bool,

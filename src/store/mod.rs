@@ -16,11 +16,13 @@ mod open;
 pub mod probe;
 mod records;
 pub mod root;
+pub mod sizes;
 pub mod trash;
 pub mod watch;
 
 pub use index::{Index, Known, MemoryFile, RefTarget, Summary};
 pub use open::{OpenOptions, SnapshotGuard, Store, StorePin};
+pub use records::Pinned;
 pub use root::RootProof;
 
 use crate::ids::{IdError, SnapshotId};
@@ -56,6 +58,9 @@ pub enum StoreError {
         /// The id, or the name, that was asked for.
         id: String,
     },
+    /// Refs could not be brought up to date.
+    #[error("done, but the refs could not be brought up to date: {0}")]
+    Refs(String),
     /// A name of ours is not what it should be.
     #[error(transparent)]
     Id(#[from] IdError),

@@ -13,7 +13,7 @@ use crate::ids::{InstanceId, SnapshotId};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 /// What a store is opened with.
 #[derive(Debug, Clone)]
@@ -51,6 +51,8 @@ pub struct Store {
     pub(super) snapshot_locks: KeyedLocks<SnapshotId>,
     pub(super) sequence: Mutex<Sequence>,
     pub(super) uptime: Uptime,
+    pub(super) sizes: super::sizes::SizeCache,
+    reflinks: OnceLock<bool>,
     _lock: Option<Flock<File>>,
 }
 
@@ -110,6 +112,8 @@ impl Store {
             snapshot_locks: KeyedLocks::default(),
             sequence: Mutex::new(sequence),
             uptime,
+            sizes: super::sizes::SizeCache::default(),
+            reflinks: OnceLock::new(),
             fs,
             _lock: lock,
         }))
@@ -128,8 +132,12 @@ impl Store {
         self.index.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn index_mut(&self) -> std::sync::RwLockWriteGuard<'_, Index> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn change<T>(&self, id: &SnapshotId, change: impl FnOnce(&mut Known) -> T) -> T {
-        self.index.write().unwrap_or_else(PoisonError::into_inner).change(id, change)
+        self.index_mut().change(id, change)
     }
 
     /// Waits for a snapshot's lock.
@@ -161,6 +169,11 @@ impl Store {
     /// [`StoreError`] if it cannot be reserved durably.
     pub fn next_seq(&self) -> Result<u64, StoreError> {
         self.sequence.lock().unwrap_or_else(PoisonError::into_inner).take(&self.fs, &self.layout)
+    }
+
+    /// Whether files can be reflinked between the store and the instances root; tried once.
+    pub fn can_reflink(&self) -> bool {
+        *self.reflinks.get_or_init(|| super::probe::can_reflink(&self.fs, &self.layout))
     }
 
     /// Boot time added up over boots, seconds.

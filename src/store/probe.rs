@@ -91,6 +91,18 @@ impl Probe {
     }
 }
 
+/// Whether files of the store can share extents with files of the instances root; false if that cannot be tried.
+#[must_use]
+pub fn can_reflink(fs: &Fs, layout: &Layout) -> bool {
+    let from = layout.staging().join(format!(".probe-reflink-{}", std::process::id()));
+    let to = layout.fork_staging().join(format!(".probe-reflink-{}", std::process::id()));
+    let clear = || [&from, &to].into_iter().try_for_each(|path| fs.remove_tree(path));
+    let works = clear().and_then(|()| fs.write_new(&from, &[0x5a; 4096])).and_then(|()| try_reflink(fs, &from, &to));
+    // What cannot be removed now is removed at the next start, as everything in staging is.
+    let _ = clear();
+    matches!(works, Ok(Ok(())))
+}
+
 /// Makes `to` and tries to share `from`'s extents with it; the outer error is about making it.
 fn try_reflink(fs: &Fs, from: &Path, to: &Path) -> Result<Result<(), FsError>, FsError> {
     let source = fs.open_file(from)?;

@@ -19,6 +19,27 @@ pub(super) const EXPIRING: &str = "expiring";
 /// The mark of a snapshot that failed a check.
 pub(super) const QUARANTINED: &str = "quarantined";
 
+/// The mark of a snapshot that forks keep past its expiry.
+pub(super) const PINNED: &str = "pinned";
+
+/// Since when forks have kept a snapshot past its expiry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pinned {
+    format: u32,
+    /// When retention first wanted it to go.
+    pub since: DateTime<Utc>,
+    /// When that was last reported.
+    pub reported: Option<DateTime<Utc>>,
+}
+
+impl Pinned {
+    /// From now on.
+    #[must_use]
+    pub fn new(since: DateTime<Utc>) -> Self {
+        Self { format: FORMAT, since, reported: None }
+    }
+}
+
 /// What a mark holds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Mark {
@@ -137,8 +158,12 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn add_hold(&self, guard: &SnapshotGuard, name: &HoldName) -> Result<(), StoreError> {
-        let id = guard.key();
-        self.known(id)?;
+        self.known(guard.key())?;
+        self.make_hold(guard.key(), name)
+    }
+
+    /// The same for an id whose snapshot may be in the trash.
+    pub(super) fn make_hold(&self, id: &SnapshotId, name: &HoldName) -> Result<(), StoreError> {
         if self.fs.mkdir_if_missing(&self.layout.holds_of(id), 0o700)? {
             self.fs.fsync_dir(&self.layout.holds())?;
         }
@@ -166,14 +191,24 @@ impl Store {
         Ok(self.change(id, |known| known.holds.remove(name)))
     }
 
-    /// Marks a snapshot to go with its last fork.
+    /// Marks a snapshot to go with its last fork; `why` says who wants that.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn mark_expiring(&self, guard: &SnapshotGuard) -> Result<(), StoreError> {
-        self.mark(guard, EXPIRING, "by hand")?;
+    pub fn mark_expiring(&self, guard: &SnapshotGuard, why: &str) -> Result<(), StoreError> {
+        self.mark(guard, EXPIRING, why)?;
         self.change(guard.key(), |known| known.expiring = true);
         Ok(())
+    }
+
+    /// Takes the mark of [`Store::mark_expiring`] back; false if there was none.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the mark stays.
+    pub fn clear_expiring(&self, guard: &SnapshotGuard) -> Result<bool, StoreError> {
+        let was_marked = self.unmark(guard.key(), EXPIRING)?;
+        self.change(guard.key(), |known| known.expiring = false);
+        Ok(was_marked)
     }
 
     /// Marks a snapshot as one that failed a check: never forked, never removed by age.
@@ -183,6 +218,41 @@ impl Store {
     pub fn mark_quarantined(&self, guard: &SnapshotGuard, why: &str) -> Result<(), StoreError> {
         self.change(guard.key(), |known| known.quarantined = Some(why.to_owned()));
         self.mark(guard, QUARANTINED, why)
+    }
+
+    /// Takes the mark of a failed check back: a later check found nothing wrong.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the mark stays.
+    pub fn clear_quarantined(&self, guard: &SnapshotGuard) -> Result<(), StoreError> {
+        self.unmark(guard.key(), QUARANTINED)?;
+        self.change(guard.key(), |known| known.quarantined = None);
+        Ok(())
+    }
+
+    /// Removes a mark, durably; false if it was not there.
+    pub(super) fn unmark(&self, id: &SnapshotId, mark: &str) -> Result<bool, StoreError> {
+        match self.fs.unlink(&self.layout.mark(id, mark)) {
+            Ok(()) => self.fs.fsync_dir(&self.layout.marks_of(id))?,
+            Err(e) if e.is_not_found() => return Ok(false),
+            Err(e) => return Err(e.into()),
+        }
+        Ok(true)
+    }
+
+    /// Remembers since when forks keep a snapshot past its expiry; `None` forgets it.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was remembered stays.
+    pub fn set_pinned(&self, guard: &SnapshotGuard, pinned: Option<&Pinned>) -> Result<(), StoreError> {
+        let id = guard.key();
+        self.known(id)?;
+        match pinned {
+            Some(pinned) => write_record(&self.fs, &self.layout.mark(id, PINNED), pinned)?,
+            None => drop(self.unmark(id, PINNED)?),
+        }
+        self.change(id, |known| known.pinned = pinned.cloned());
+        Ok(())
     }
 
     fn mark(&self, guard: &SnapshotGuard, mark: &str, why: &str) -> Result<(), StoreError> {
@@ -220,6 +290,8 @@ impl Store {
             known.expiring = false;
             known.quarantined = None;
             known.unreadable.clear();
+            known.bad_manifest = None;
+            known.pinned = None;
         });
     }
 

@@ -1,13 +1,14 @@
 //! The trash: where the cut moves things by a rename, and from where they are unlinked after their grace.
 //!
 //! An entry is named `<what>@<wall time>.<uptime>`: the wall clock and the boot clock (added up over boots, seconds) of
-//! the cut, so that the grace passes on both without another record.
+//! the cut, so that the grace passes on both without another record. Before its first file is unlinked an entry is
+//! *doomed*: renamed to `unlinking:<name>`, so that nothing that is half unlinked can ever be brought back.
 
 use super::counters::grace_left;
 use super::fs::FsError;
 use super::open::{SnapshotGuard, Store};
-use super::{RootProof, StoreError};
-use crate::ids::SnapshotId;
+use super::{RootProof, StoreError, load, records};
+use crate::ids::{HoldName, InstanceId, SnapshotId};
 use chrono::{DateTime, NaiveDateTime, Utc};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -24,6 +25,8 @@ pub struct Trashed {
     pub at: DateTime<Utc>,
     /// Uptime at the cut, seconds.
     pub uptime: u64,
+    /// It is being unlinked, and perhaps half gone.
+    pub is_doomed: bool,
 }
 
 /// What the name of an instance in the root's trash begins with: how it came there.
@@ -44,6 +47,9 @@ impl Departed {
     }
 }
 
+/// What the name of a doomed entry begins with.
+const DOOMED: &str = "unlinking:";
+
 const STAMP: &str = "%Y%m%d-%H%M%S%.6f";
 
 /// The name of a trash entry.
@@ -56,6 +62,7 @@ fn entry_name(what: &OsStr, at: DateTime<Utc>, uptime: u64) -> OsString {
 /// Reads a trash entry's name back.
 fn parse_name(name: &OsStr) -> Option<(OsString, DateTime<Utc>, u64)> {
     let text = name.to_str()?;
+    let text = text.strip_prefix(DOOMED).unwrap_or(text);
     let (what, stamp) = text.rsplit_once('@')?;
     let (at, uptime) = stamp.rsplit_once('.')?;
     let at = NaiveDateTime::parse_from_str(at, STAMP).ok()?.and_utc();
@@ -68,6 +75,24 @@ impl Trashed {
     pub fn departed(&self) -> Departed {
         let text = self.what.to_string_lossy();
         if text.starts_with(Departed::Unforked.prefix()) { Departed::Unforked } else { Departed::Replaced }
+    }
+
+    /// The snapshot that it was; `None` for an instance.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<SnapshotId> {
+        SnapshotId::parse(self.what.to_str()?).ok()
+    }
+
+    /// The instance that it was; `None` for a snapshot.
+    #[must_use]
+    pub fn instance(&self) -> Option<InstanceId> {
+        InstanceId::parse(self.what.to_str()?.strip_prefix(self.departed().prefix())?).ok()
+    }
+
+    /// Its name in the trash.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     }
 }
 
@@ -109,8 +134,60 @@ impl Store {
         let entries = self.fs.list_if_there(trash)?;
         Ok(entries
             .iter()
-            .filter_map(|e| parse_name(&e.name).map(|(what, at, uptime)| Trashed { path: trash.join(&e.name), what, at, uptime }))
+            .filter_map(|e| {
+                let (what, at, uptime) = parse_name(&e.name)?;
+                let is_doomed = e.name.as_encoded_bytes().starts_with(DOOMED.as_bytes());
+                Some(Trashed { path: trash.join(&e.name), what, at, uptime, is_doomed })
+            })
             .collect())
+    }
+
+    /// Renames an entry so that nothing can bring it back; durable once its trash is synced. Returns what it is then.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], also if somebody has brought it back meanwhile.
+    pub fn doom(&self, entry: &Trashed) -> Result<Trashed, StoreError> {
+        if entry.is_doomed {
+            return Ok(entry.clone());
+        }
+        let mut name = OsString::from(DOOMED);
+        name.push(entry.path.file_name().unwrap_or_default());
+        let path = entry.path.with_file_name(name);
+        // Whoever brings something back has the one lock or the other while it renames.
+        let _snapshot = entry.snapshot().map(|id| self.lock_snapshot(&id));
+        let _moves = entry.instance().map(|_| self.lock_root_moves());
+        self.fs.rename_new(&entry.path, &path)?;
+        Ok(Trashed { path, is_doomed: true, ..entry.clone() })
+    }
+
+    /// Brings a snapshot back from the trash, with a hold named `undeleted` and without the mark that it is to go. The
+    /// caller holds its lock.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; then it is still in the trash, or it is back and not durable yet.
+    pub fn bring_back(&self, guard: &SnapshotGuard, entry: &Trashed) -> Result<(), StoreError> {
+        let id = guard.key();
+        let hold = HoldName::parse("undeleted")?;
+        self.make_hold(id, &hold)?;
+        self.unmark(id, records::EXPIRING)?;
+        self.fs.rename_new(&entry.path, &self.layout.snapshot(id))?;
+        load::one(&self.fs, &self.layout, id, &mut self.index_mut(), &self.events);
+        self.fs.fsync_dir(&self.layout.snapshots())?;
+        Ok(self.fs.fsync_dir(&self.layout.trash())?)
+    }
+
+    /// Brings an instance back from the root's trash under a name that is free.
+    ///
+    /// # Errors
+    /// [`FsError`] with EEXIST if the name is taken; after another error it is still in the trash, or back and not
+    /// durable yet.
+    pub fn bring_instance_back(&self, _proof: &RootProof, entry: &Trashed, name: &InstanceId) -> Result<(), FsError> {
+        {
+            let _moves = self.lock_root_moves();
+            self.fs.rename_new(&entry.path, &self.layout.instance(name))?;
+        }
+        self.fs.fsync_dir(self.layout.instances())?;
+        self.fs.fsync_dir(&self.layout.root_trash())
     }
 
     /// How long an entry must still wait until `grace` has passed on both clocks.
@@ -120,12 +197,13 @@ impl Store {
         grace_left(grace, wall, self.uptime_seconds().saturating_sub(entry.uptime))
     }
 
-    /// Unlinks a snapshot in the trash, and then its marks, refs and holds.
+    /// Unlinks a doomed entry, and then, of a snapshot, its marks, refs and holds. Files are unlinked through `fs`,
+    /// which may be paced.
     ///
     /// # Errors
     /// [`StoreError::Io`]; what is left is found again by the next sweep.
-    pub fn unlink_trashed_snapshot(&self, entry: &Trashed) -> Result<(), StoreError> {
-        self.fs.remove_tree(&entry.path)?;
+    pub fn unlink_doomed(&self, fs: &super::fs::Fs, entry: &Trashed) -> Result<(), StoreError> {
+        fs.remove_tree(&entry.path)?;
         if let Some(Ok(id)) = entry.what.to_str().map(SnapshotId::parse)
             && self.fs.stat_if_there(&self.layout.snapshot(&id))?.is_none()
         {
@@ -146,6 +224,9 @@ mod tests {
         for what in ["20261124-090347-abcdefgh", "web@prod", "a.b"] {
             let name = entry_name(what.as_ref(), at, 77);
             assert_eq!(parse_name(&name), Some((what.into(), at, 77)));
+            let mut doomed = OsString::from(DOOMED);
+            doomed.push(&name);
+            assert_eq!(parse_name(&doomed), Some((what.into(), at, 77)));
         }
         assert_eq!(parse_name("lost+found".as_ref()), None);
     }

@@ -3,8 +3,8 @@
 
 use super::problem::Problem;
 use super::view::{
-    Findings, ForkBody, ForkViews, PruneReport, RemovedView, RequestView, Requests, RestoredView, SnapshotFilter, SnapshotView, Snapshots,
-    StatusView, TakeBody, UnforkedView,
+    ClockView, Findings, ForkBody, ForkViews, PruneReport, RemovedView, RequestView, Requests, RestoredView, SnapshotFilter, SnapshotView,
+    Snapshots, StatusView, TakeBody, TrashView, UndeletedView, UnforkedView, VerifyBody,
 };
 use crate::ids::{ForkId, HoldName, InstanceId, PolicyName};
 use crate::policy::Plan;
@@ -13,6 +13,17 @@ use std::time::Duration;
 
 /// The result of every verb.
 pub type Answer<T> = Result<T, Problem>;
+
+/// How a snapshot is removed by hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// Now, or not at all.
+    Now,
+    /// Now, or with its last fork.
+    Defer,
+    /// Now, also if its manifest cannot be read.
+    Unreadable,
+}
 
 /// The verbs. `snapshot` arguments are an id, or `INSTANCE/NAME`, or a name that only one snapshot has.
 pub trait Backend: Send + Sync {
@@ -34,8 +45,8 @@ pub trait Backend: Send + Sync {
     fn request(&self, id: &ForkId) -> Answer<RequestView>;
     /// `queue cancel`.
     fn cancel(&self, id: &ForkId) -> Answer<RequestView>;
-    /// `rm`, with `--defer`.
-    fn remove(&self, snapshot: &str, defer: bool) -> Answer<RemovedView>;
+    /// `rm`, with `--defer` or `--unreadable`.
+    fn remove(&self, snapshot: &str, how: Removal) -> Answer<RemovedView>;
     /// `hold`.
     fn hold(&self, snapshot: &str, name: &HoldName) -> Answer<SnapshotView>;
     /// `release`.
@@ -48,6 +59,12 @@ pub trait Backend: Send + Sync {
     fn prune(&self, policies: &[PolicyName], hash: Option<&str>) -> Answer<PruneReport>;
     /// `status`.
     fn status(&self) -> Answer<StatusView>;
-    /// `verify`: changes nothing.
-    fn verify(&self) -> Answer<Findings>;
+    /// `verify`: changes nothing unless it is to repair.
+    fn verify(&self, body: &VerifyBody) -> Answer<Findings>;
+    /// `ls --trash`.
+    fn trash(&self) -> Answer<TrashView>;
+    /// `undelete`: a snapshot, or an instance, which may get another name.
+    fn undelete(&self, what: &str, name: Option<&InstanceId>) -> Answer<UndeletedView>;
+    /// `clock`, and `clock accept`.
+    fn clock(&self, accept: bool) -> Answer<ClockView>;
 }

@@ -2,11 +2,16 @@
 //! queue and pruning together; when each runs is its caller's matter.
 
 pub mod backend;
+mod checking;
+mod clock;
+mod pinned;
 pub mod problem;
 mod prune;
 mod reader;
+mod scrub;
 mod sight;
 mod status;
+mod trashed;
 mod verbs;
 pub mod verify;
 pub mod view;
@@ -17,11 +22,12 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::driver::Plain;
 use crate::event::{Event, Events};
-use crate::fork::queue::Request;
 use crate::fork::{ForkError, Forks};
+use crate::ids::InstanceId;
 use crate::reclaim::Reclaim;
 use crate::schedule::{Job, LedgerError, Schedules};
 use crate::snapshot::copy::{Flow, Progress};
+use crate::snapshot::space::shortage;
 use crate::snapshot::take::How;
 use crate::store::fs::Fs;
 use crate::store::instances::Scan;
@@ -87,8 +93,13 @@ pub struct Worker {
     progress: Arc<dyn Progress + Send + Sync>,
     /// One prune at a time.
     pruning: Mutex<()>,
+    clock: clock::ClockWatch,
+    /// The pass of the background check.
+    scrub: Mutex<scrub::Pass>,
+    /// Who looks at the trash, if somebody does so in the background.
+    sweeper: std::sync::OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// No new work is to begin.
-    pub stopping: AtomicBool,
+    pub stopping: Arc<AtomicBool>,
     /// Work in progress is to be rolled back.
     pub cancelled: AtomicBool,
 }
@@ -119,6 +130,7 @@ impl Worker {
             store.events.emit(Event::StoreRecovered { staging, finished, dropped_refs, torn_bytes, at: now });
         }
         Ok(Arc::new(Self {
+            clock: clock::ClockWatch::open(&store),
             reclaim: Reclaim::new(Arc::clone(&store), Arc::clone(&forks)),
             schedules,
             forks,
@@ -130,7 +142,9 @@ impl Worker {
             startup: around.clock.since_boot().saturating_sub(began),
             progress,
             pruning: Mutex::default(),
-            stopping: AtomicBool::new(false),
+            scrub: Mutex::default(),
+            sweeper: std::sync::OnceLock::new(),
+            stopping: Arc::default(),
             cancelled: AtomicBool::new(false),
         }))
     }
@@ -148,6 +162,12 @@ impl Worker {
             startup_ms: u64::try_from(self.startup.as_millis()).unwrap_or(u64::MAX),
             at: self.started_at,
         });
+    }
+
+    /// From now on somebody looks at the trash in the background, and `wake` tells them to do so at once.
+    pub fn set_sweeper(&self, wake: impl Fn() + Send + Sync + 'static) {
+        // A second one changes nothing: the first still comes by.
+        let _ = self.sweeper.set(Box::new(wake));
     }
 
     /// The configuration in force.
@@ -191,7 +211,18 @@ impl Worker {
     pub fn run_job(&self, job: &Job) -> bool {
         let config = self.config();
         let driver = Plain::new(config.driver.clone());
+        self.make_room(&job.instance);
         self.schedules.run(job, self.how(&config, &driver))
+    }
+
+    /// Prunes first if a snapshot of the instance would not fit. What cannot be found out is found out by the copy.
+    fn make_room(&self, instance: &InstanceId) {
+        let config = self.config();
+        let source = self.store.layout.instance(instance);
+        if let Ok(Some(_)) = shortage(&self.store, &source, &config.skip, config.reserve) {
+            // Failures are reported where they happen.
+            let _ = self.prune_pass().and_then(|_| self.sweep());
+        }
     }
 
     /// Like [`Worker::run_job`]; a slot whose turn comes after the stop is left for the next start.
@@ -204,7 +235,7 @@ impl Worker {
     }
 
     fn how<'a>(&'a self, config: &'a Config, driver: &'a Plain) -> How<'a> {
-        How { driver, skip: &config.skip, memory_names: &config.driver.memory_names, flow: self.flow() }
+        How { driver, skip: &config.skip, memory_names: &config.driver.memory_names, reserve: config.reserve, flow: self.flow() }
     }
 
     /// Reads the instances root again: for changes that nobody was told of.
@@ -254,12 +285,6 @@ impl Worker {
     fn last_scan(&self) -> Arc<Scan> {
         self.forks.last_scan()
     }
-}
-
-/// `verify`, with what the queue has in hand.
-fn verify_store(store: &Store, requests: &[Request], flow: Flow<'_>) -> view::Findings {
-    let unfinished = requests.iter().filter(|r| !r.state.is_final()).map(|r| r.id.clone()).collect();
-    verify::verify(&store.fs, &store.layout, &unfinished, flow)
 }
 
 /// A store's error as the outside sees it.

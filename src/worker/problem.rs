@@ -80,6 +80,9 @@ pub struct Problem {
     /// Forks that are in the way.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub forks: Vec<String>,
+    /// What a removal that is refused would free, bytes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reclaimable_bytes: Option<u64>,
     /// Holds that are in the way.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub holds: Vec<String>,
@@ -98,6 +101,7 @@ impl Problem {
             kind,
             forks: Vec::new(),
             holds: Vec::new(),
+            reclaimable_bytes: None,
         }
     }
 }

@@ -4,14 +4,17 @@ use super::backend::Answer;
 use super::problem::{Problem, ProblemKind};
 use super::view::{BlockedView, FailedRemoval, PruneReport};
 use super::{Worker, sight};
+use crate::config::show_size;
 use crate::event::Event;
 use crate::ids::PolicyName;
 use crate::policy::{Plan, PlanEntry, Verdict};
-use crate::reclaim::{ReclaimError, Swept};
-use std::sync::PoisonError;
+use crate::reclaim::{ReclaimError, SweepRules, Swept};
+use crate::store::fs::Pace;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 /// Reasons that keep a snapshot which would go, in the words of `prune.blocked`.
-const BLOCKS: &[&str] = &["live_forks", "queued", "pinned", "held", "unreadable", "unmounted", "clock"];
+pub(super) const BLOCKS: &[&str] = &["live_forks", "queued", "pinned", "held", "unreadable", "linked", "unmounted", "clock"];
 
 impl Worker {
     /// Plans for all policies and carries it out.
@@ -25,7 +28,7 @@ impl Worker {
     pub(super) fn prune_by(&self, policies: &[PolicyName], hash: Option<&str>) -> Answer<PruneReport> {
         let _one = self.pruning.lock().unwrap_or_else(PoisonError::into_inner);
         self.look_at_root();
-        let plan = sight::plan(self, policies, self.store.clock.now())?;
+        let plan = sight::plan(self, policies, self.store.clock.now(), sight::Sizes::Taken)?;
         if let Some(wanted) = hash.filter(|wanted| *wanted != plan.hash) {
             let detail = format!("it is no longer the plan {wanted}, but {}; look at it again with `snapkeep plan`", plan.hash);
             return Err(Problem::new(ProblemKind::Conflict, detail));
@@ -40,13 +43,14 @@ impl Worker {
             }
         }
         self.report_blocked(&report.blocked);
+        self.note_pinned(&plan);
         Ok(report)
     }
 
     fn carry_out(&self, entry: &PlanEntry, report: &mut PruneReport) {
         let id = &entry.snapshot_id;
         let reasons: Vec<String> = entry.reasons.iter().map(|r| r.rule.clone()).collect();
-        match self.reclaim.remove(id, &reasons, self.config().trash_grace) {
+        match self.reclaim.remove(id, &reasons, self.config().trash.grace) {
             Ok(_) => report.removed.push(id.clone()),
             // Between the plan and the cut somebody began to need it.
             Err(ReclaimError::Blocked { blocked, .. }) => report.blocked.push(BlockedView {
@@ -90,8 +94,24 @@ impl Worker {
     /// # Errors
     /// [`Problem`] if the trash cannot be listed.
     pub fn sweep(&self) -> Answer<Swept> {
-        let config = self.config();
-        self.reclaim.sweep(config.trash_grace, config.fork_grace).map_err(|e| problem_of_reclaim(&e))
+        let trash = self.config().trash;
+        let rest = Duration::from_secs(1).checked_div(trash.unlink_rate).unwrap_or_default();
+        let rules = SweepRules {
+            grace: trash.grace,
+            fork_grace: trash.fork_grace,
+            max_bytes: trash.max_bytes,
+            pace: Some(Pace { rest, stop: Arc::clone(&self.stopping) }),
+        };
+        self.reclaim.sweep_by(&rules).map_err(|e| problem_of_reclaim(&e))
+    }
+
+    /// Has the trash looked at soon by whoever does that, or now, if nobody does: a verb need not wait for files to go.
+    pub(super) fn sweep_soon(&self) -> Answer<()> {
+        match self.sweeper.get() {
+            Some(wake) => wake(),
+            None => drop(self.sweep()?),
+        }
+        Ok(())
     }
 }
 
@@ -104,9 +124,18 @@ fn blocked_view(entry: &PlanEntry) -> BlockedView {
 pub(super) fn problem_of_reclaim(e: &ReclaimError) -> Problem {
     match e {
         ReclaimError::Blocked { blocked, .. } => {
-            Problem { forks: blocked.forks.clone(), holds: blocked.holds.clone(), ..Problem::new(ProblemKind::Conflict, e.to_string()) }
+            let size = blocked.reclaimable_bytes;
+            let freed = size.map_or_else(String::new, |bytes| format!(" (its removal would free {})", show_size(bytes)));
+            Problem {
+                forks: blocked.forks.clone(),
+                holds: blocked.holds.clone(),
+                reclaimable_bytes: size,
+                ..Problem::new(ProblemKind::Conflict, format!("{e}{freed}"))
+            }
         }
         ReclaimError::Store(e) => super::problem_of_store(e),
+        ReclaimError::NotInTrash(_) => Problem::new(ProblemKind::NotFound, e.to_string()),
+        ReclaimError::NameTaken(_) => Problem::new(ProblemKind::Conflict, e.to_string()),
         ReclaimError::Unmounted(_) => Problem::new(ProblemKind::Failed, e.to_string()),
     }
 }

@@ -1,13 +1,13 @@
 //! Looking without the lock, for when no worker runs: what changes something says so and does nothing.
 
-use super::backend::{Answer, Backend};
+use super::backend::{Answer, Backend, Removal};
 use super::problem::{Problem, ProblemKind};
 use super::sight::{self, Sight};
 use super::view::{
-    Findings, ForkBody, ForkViews, PruneReport, RemovedView, RequestView, Requests, RestoredView, SnapshotFilter, SnapshotView, Snapshots,
-    StatusView, TakeBody, UnforkedView,
+    ClockView, Findings, ForkBody, ForkViews, PruneReport, RemovedView, RequestView, Requests, RestoredView, SnapshotFilter, SnapshotView,
+    Snapshots, StatusView, TakeBody, TrashView, UndeletedView, UnforkedView, VerifyBody,
 };
-use super::{Surroundings, problem_of_fork, problem_of_store, status};
+use super::{Surroundings, clock, problem_of_fork, problem_of_store, status, trashed};
 use crate::config::Config;
 use crate::fork::Forks;
 use crate::fork::queue::{Queue, Request};
@@ -15,6 +15,7 @@ use crate::ids::{ForkId, HoldName, InstanceId, PolicyName};
 use crate::policy::Plan;
 use crate::policy::cadence::LedgerEntry;
 use crate::schedule::{Ledger, Pair};
+use crate::snapshot::copy::{Flow, Progress};
 use crate::store::Store;
 use crate::store::instances::{Scan, ScanCache, scan};
 use chrono::{DateTime, Utc};
@@ -22,13 +23,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A look at a store at one moment.
-#[derive(Debug)]
 pub struct Reader {
     store: Arc<Store>,
     config: Arc<Config>,
     queue: Result<Queue, String>,
     ledger: Ledger,
     scan: Arc<Scan>,
+    progress: Arc<dyn Progress + Send + Sync>,
 }
 
 impl Reader {
@@ -36,7 +37,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`Problem`] if there is none, or it cannot be read.
-    pub fn open(config: Config, around: &Surroundings) -> Answer<Self> {
+    pub fn open(config: Config, around: &Surroundings, progress: Arc<dyn Progress + Send + Sync>) -> Answer<Self> {
         let store = Store::open_reader(&around.options(&config)).map_err(|e| problem_of_store(&e))?;
         let queue = Forks::peek(&store).map_err(|e| e.to_string());
         let ledger = Ledger::load(Arc::clone(&store)).map_err(|e| Problem::new(ProblemKind::Failed, e.to_string()))?;
@@ -44,7 +45,7 @@ impl Reader {
             Ok(_) => scan(&store.fs, &store.layout, &mut ScanCache::default()).unwrap_or_default(),
             Err(_) => Scan::default(),
         };
-        Ok(Self { store, config: Arc::new(config), queue, ledger, scan: Arc::new(scan) })
+        Ok(Self { store, config: Arc::new(config), queue, ledger, scan: Arc::new(scan), progress })
     }
 }
 
@@ -66,6 +67,9 @@ impl Sight for Reader {
     }
     fn scan(&self) -> Arc<Scan> {
         Arc::clone(&self.scan)
+    }
+    fn clock(&self) -> ClockView {
+        clock::look_once(&self.store, self.config.wait_for_sync)
     }
     fn queue_closed(&self) -> Option<String> {
         self.queue.as_ref().err().cloned()
@@ -115,7 +119,7 @@ impl Backend for Reader {
     fn cancel(&self, _id: &ForkId) -> Answer<RequestView> {
         read_only()
     }
-    fn remove(&self, _snapshot: &str, _defer: bool) -> Answer<RemovedView> {
+    fn remove(&self, _snapshot: &str, _how: Removal) -> Answer<RemovedView> {
         read_only()
     }
     fn hold(&self, _snapshot: &str, _name: &HoldName) -> Answer<SnapshotView> {
@@ -128,7 +132,7 @@ impl Backend for Reader {
         read_only()
     }
     fn plan(&self, policies: &[PolicyName], at: Option<DateTime<Utc>>) -> Answer<Plan> {
-        sight::plan(self, policies, at.unwrap_or_else(|| self.store.clock.now()))
+        sight::plan(self, policies, at.unwrap_or_else(|| self.store.clock.now()), sight::Sizes::Measured)
     }
     fn prune(&self, _policies: &[PolicyName], _hash: Option<&str>) -> Answer<PruneReport> {
         read_only()
@@ -136,7 +140,20 @@ impl Backend for Reader {
     fn status(&self) -> Answer<StatusView> {
         Ok(status::status(self, self.store.clock.now()))
     }
-    fn verify(&self) -> Answer<Findings> {
-        Ok(super::verify_store(&self.store, &self.requests(), crate::snapshot::copy::Flow::quiet()))
+    fn verify(&self, body: &VerifyBody) -> Answer<Findings> {
+        if body.repair {
+            return read_only();
+        }
+        let flow = Flow { progress: self.progress.as_ref(), threads: self.config.threads, ..Flow::quiet() };
+        Ok(super::checking::verify_store(&self.store, &self.requests(), body, flow))
+    }
+    fn trash(&self) -> Answer<TrashView> {
+        trashed::list(self)
+    }
+    fn undelete(&self, _what: &str, _name: Option<&InstanceId>) -> Answer<UndeletedView> {
+        read_only()
+    }
+    fn clock(&self, accept: bool) -> Answer<ClockView> {
+        if accept { read_only() } else { Ok(Sight::clock(self)) }
     }
 }

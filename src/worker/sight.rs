@@ -3,7 +3,7 @@
 
 use super::backend::Answer;
 use super::problem::{Problem, ProblemKind};
-use super::view::{ForkView, ForkViews, SnapshotFilter, SnapshotView, Snapshots, UnreadableSnapshot};
+use super::view::{ClockView, ForkView, ForkViews, SnapshotFilter, SnapshotView, Snapshots, UnreadableSnapshot};
 use crate::config::Config;
 use crate::fork::queue::{Request, RequestState};
 use crate::ids::{InstanceId, PolicyName, SnapshotId, SnapshotName};
@@ -13,11 +13,11 @@ use crate::policy::{Plan, SnapshotFacts};
 use crate::reclaim::fork_names;
 use crate::schedule::Pair;
 use crate::store::instances::{Scan, Standing};
-use crate::store::layout::Layout;
 use crate::store::{Known, Store, Summary};
 use chrono::{DateTime, Utc};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What looking needs to know.
 pub(super) trait Sight {
@@ -39,10 +39,24 @@ pub(super) trait Sight {
     fn fallbacks(&self) -> u64 {
         0
     }
+    /// What is thought of the wall clock.
+    fn clock(&self) -> ClockView;
     /// When the worker started, if this is one.
     fn started_at(&self) -> Option<DateTime<Utc>>;
     /// Problems of a refused reload.
     fn rejected(&self) -> Vec<String>;
+}
+
+/// So long listings believe a size that was measured.
+const LISTED: Duration = Duration::from_secs(60);
+
+/// Whether a plan says what removals free: measuring looks at every file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sizes {
+    /// What it would free now.
+    Measured,
+    /// What it took when it was taken.
+    Taken,
 }
 
 /// `ls`.
@@ -52,14 +66,14 @@ pub(super) fn snapshots(sight: &dyn Sight, filter: &SnapshotFilter) -> Snapshots
     for (id, known) in known {
         match &known.summary {
             None => {
-                let why = known.unreadable.iter().next().cloned().unwrap_or_default();
+                let why = known.damage().unwrap_or_default();
                 all.unreadable.push(UnreadableSnapshot { id, why, ref_count: known.refs.len() as u64 });
             }
             Some(summary) => {
                 let instance = filter.instance.as_ref().is_none_or(|i| *i == summary.instance);
                 let policy = filter.policy.as_ref().is_none_or(|p| Some(p) == summary.policy.as_ref());
                 if instance && policy {
-                    all.snapshots.push(view(sight.store(), summary, &known));
+                    all.snapshots.push(view(sight.store(), summary, &known, LISTED));
                 }
             }
         }
@@ -69,7 +83,7 @@ pub(super) fn snapshots(sight: &dyn Sight, filter: &SnapshotFilter) -> Snapshots
 }
 
 /// One snapshot.
-pub(super) fn view(store: &Store, summary: &Summary, known: &Known) -> SnapshotView {
+pub(super) fn view(store: &Store, summary: &Summary, known: &Known, max_age: Duration) -> SnapshotView {
     SnapshotView {
         id: summary.id.clone(),
         seq: summary.seq,
@@ -84,25 +98,13 @@ pub(super) fn view(store: &Store, summary: &Summary, known: &Known) -> SnapshotV
         tags: summary.tags.clone(),
         size_bytes: summary.size_bytes,
         allocated_bytes: summary.allocated_bytes,
-        reclaimable_bytes: reclaimable(store, summary),
+        reclaimable_bytes: store.reclaimable_bytes(&summary.id, max_age).unwrap_or(0),
         ref_count: known.refs.len() as u64,
         pool_count: 0,
         holds: known.holds.iter().cloned().collect(),
         compression_state: "none".to_owned(),
         quarantined_because: known.quarantined.clone(),
     }
-}
-
-/// What removing a snapshot would free, as far as counts of names tell: a memory file that others link frees nothing.
-/// Extents that others share are not looked at here.
-fn reclaimable(store: &Store, summary: &Summary) -> u64 {
-    let data = Layout::data_in(&store.layout.snapshot(&summary.id));
-    let shared = |path: &std::path::Path| match store.fs.stat(&data.join(path)) {
-        Ok(meta) if meta.links > 1 => meta.allocated,
-        _ => 0,
-    };
-    let shared: u64 = summary.memory.iter().map(|m| shared(&m.path)).sum();
-    summary.allocated_bytes.saturating_sub(shared)
 }
 
 /// Finds a snapshot by id, by `INSTANCE/NAME`, or by a name that only one has.
@@ -136,9 +138,9 @@ pub(super) fn snapshot(sight: &dyn Sight, text: &str) -> Answer<SnapshotView> {
     let id = resolve(sight.store(), text)?;
     let known = sight.store().known(&id).map_err(|e| super::problem_of_store(&e))?;
     match &known.summary {
-        Some(summary) => Ok(view(sight.store(), summary, &known)),
+        Some(summary) => Ok(view(sight.store(), summary, &known, Duration::ZERO)),
         None => {
-            let why = known.unreadable.iter().cloned().collect::<Vec<_>>().join("; ");
+            let why = known.damage().unwrap_or_default();
             Err(Problem::new(ProblemKind::Failed, format!("snapshot {id} is kept, but cannot be read: {why}")))
         }
     }
@@ -198,7 +200,7 @@ fn facts(sight: &dyn Sight) -> Vec<SnapshotFacts> {
 }
 
 /// `plan`: for these policies only, or for all.
-pub(super) fn plan(sight: &dyn Sight, policies: &[PolicyName], at: DateTime<Utc>) -> Answer<Plan> {
+pub(super) fn plan(sight: &dyn Sight, policies: &[PolicyName], at: DateTime<Utc>, sizes: Sizes) -> Answer<Plan> {
     let config = sight.config();
     for name in policies {
         if config.policy(name).is_none() {
@@ -209,16 +211,16 @@ pub(super) fn plan(sight: &dyn Sight, policies: &[PolicyName], at: DateTime<Utc>
     if !policies.is_empty() {
         facts.retain(|f| f.policy.as_ref().is_some_and(|p| policies.contains(p)));
     }
-    for fact in &mut facts {
-        if let Some(summary) = sight.store().known(&fact.id).ok().and_then(|known| known.summary) {
-            fact.reclaimable_bytes = reclaimable(sight.store(), &summary);
+    if sizes == Sizes::Measured {
+        for fact in &mut facts {
+            fact.reclaimable_bytes = sight.store().reclaimable_bytes(&fact.id, LISTED).unwrap_or(0);
         }
     }
     let gone_since: BTreeMap<_, _> = sight.ledger().into_iter().filter_map(|(pair, entry)| Some((pair, entry.gone_since?))).collect();
     let around = Circumstances {
         policies: &config.policies,
         gone_since: &gone_since,
-        clock_trusted: true,
+        clock_trusted: sight.clock().trusted,
         root_proven: sight.store().prove_root().is_ok(),
     };
     Ok(retention::plan(&facts, &around, at))

@@ -50,6 +50,7 @@ fn worker(sight: &dyn Sight) -> WorkerView {
         instances: store.layout.instances().display().to_string(),
         root_lost: store.prove_root().err().map(|e| e.to_string()),
         queue_closed: sight.queue_closed(),
+        clock: Some(sight.clock()),
         snapshots,
         forks,
         memory_fallbacks: sight.fallbacks(),

@@ -1,14 +1,15 @@
 //! The verbs, carried out by the one who has the lock.
 
-use super::backend::{Answer, Backend};
+use super::backend::{Answer, Backend, Removal};
+use super::checking::verify_store;
 use super::problem::{Problem, ProblemKind};
 use super::prune::problem_of_reclaim;
 use super::sight::{self, Sight};
 use super::view::{
-    Findings, ForkBody, ForkViews, PruneReport, RemovedView, RequestView, Requests, RestoredView, SnapshotFilter, SnapshotView, Snapshots,
-    StatusView, TakeBody, UnforkedView,
+    ClockView, Findings, ForkBody, ForkViews, PruneReport, RemovedView, RequestView, Requests, RestoredView, SnapshotFilter, SnapshotView,
+    Snapshots, StatusView, TakeBody, TrashView, UndeletedView, UnforkedView, VerifyBody,
 };
-use super::{Worker, problem_of_fork, problem_of_store, status};
+use super::{Worker, problem_of_fork, problem_of_store, status, trashed};
 use crate::config::Config;
 use crate::driver::Plain;
 use crate::event::Event;
@@ -51,6 +52,9 @@ impl Sight for Worker {
     fn queue_closed(&self) -> Option<String> {
         self.forks.closed()
     }
+    fn clock(&self) -> ClockView {
+        self.clock.look(&self.store, Worker::config(self).wait_for_sync)
+    }
     fn fallbacks(&self) -> u64 {
         self.forks.fallbacks()
     }
@@ -88,6 +92,20 @@ impl Worker {
     }
 }
 
+impl Worker {
+    /// `undelete` of a snapshot that is not in the trash: it may be marked to go with its last fork.
+    fn keep_after_all(&self, what: &str) -> Answer<UndeletedView> {
+        let not_there = || problem_of_reclaim(&ReclaimError::NotInTrash(what.to_owned()));
+        let id = self.resolve(what).map_err(|_| not_there())?;
+        let guard = self.store.lock_snapshot(&id);
+        if self.store.clear_expiring(&guard).map_err(|e| problem_of_store(&e))? {
+            Ok(UndeletedView { result: "kept".to_owned(), id: Some(id), instance: None })
+        } else {
+            Err(not_there())
+        }
+    }
+}
+
 impl Backend for Worker {
     fn snapshots(&self, filter: &SnapshotFilter) -> Answer<Snapshots> {
         Ok(sight::snapshots(self, filter))
@@ -109,6 +127,7 @@ impl Backend for Worker {
             kind: KindRule::Auto,
         };
         let began = self.store.clock.now();
+        self.make_room(&body.instance);
         match take(&self.store, &wanted, self.how(&config, &driver)) {
             Ok(taken) => {
                 self.schedules.report_taken(&taken, self.store.clock.now());
@@ -162,7 +181,7 @@ impl Backend for Worker {
     fn unfork(&self, name: &InstanceId) -> Answer<UnforkedView> {
         let removed = self.forks.unfork(name).map_err(|e| problem_of_fork(&e))?;
         // With no grace its files and its ref go at once; what fails is tried again by the next sweep.
-        self.sweep()?;
+        self.sweep_soon()?;
         Ok(UnforkedView { name: name.clone(), fork_id: removed.fork, snapshot_id: removed.snapshot })
     }
 
@@ -179,18 +198,18 @@ impl Backend for Worker {
         self.forks.cancel(id).map(RequestView::from).map_err(|e| problem_of_fork(&e))
     }
 
-    fn remove(&self, snapshot: &str, defer: bool) -> Answer<RemovedView> {
+    fn remove(&self, snapshot: &str, how: Removal) -> Answer<RemovedView> {
         let id = self.resolve(snapshot)?;
         self.look_at_root();
-        let grace = Worker::config(self).trash_grace;
-        match self.reclaim.remove(&id, &["by hand".to_owned()], grace) {
+        let grace = Worker::config(self).trash.grace;
+        match self.reclaim.remove_even(&id, &["by hand".to_owned()], grace, how == Removal::Unreadable) {
             Ok(_) => {
-                self.sweep()?;
+                self.sweep_soon()?;
                 Ok(RemovedView { id, result: "removed".to_owned(), forks: Vec::new() })
             }
-            Err(ReclaimError::Blocked { blocked, .. }) if defer && !blocked.why.contains(&"unreadable") => {
+            Err(ReclaimError::Blocked { blocked, .. }) if how == Removal::Defer && !blocked.why.contains(&"unreadable") => {
                 let guard = self.store.lock_snapshot(&id);
-                self.store.mark_expiring(&guard).map_err(|e| problem_of_store(&e))?;
+                self.store.mark_expiring(&guard, "by hand").map_err(|e| problem_of_store(&e))?;
                 Ok(RemovedView { id, result: "expiring".to_owned(), forks: blocked.forks })
             }
             Err(e) => Err(problem_of_reclaim(&e)),
@@ -234,12 +253,12 @@ impl Backend for Worker {
     }
 
     fn plan(&self, policies: &[PolicyName], at: Option<DateTime<Utc>>) -> Answer<Plan> {
-        sight::plan(self, policies, at.unwrap_or_else(|| self.store.clock.now()))
+        sight::plan(self, policies, at.unwrap_or_else(|| self.store.clock.now()), sight::Sizes::Measured)
     }
 
     fn prune(&self, policies: &[PolicyName], hash: Option<&str>) -> Answer<PruneReport> {
         let report = self.prune_by(policies, hash)?;
-        self.sweep()?;
+        self.sweep_soon()?;
         Ok(report)
     }
 
@@ -247,8 +266,42 @@ impl Backend for Worker {
         Ok(status::status(self, self.store.clock.now()))
     }
 
-    fn verify(&self) -> Answer<Findings> {
-        Ok(super::verify_store(&self.store, &self.forks.requests(), self.flow()))
+    fn verify(&self, body: &VerifyBody) -> Answer<Findings> {
+        let mut findings = verify_store(&self.store, &self.forks.requests(), body, self.flow());
+        if body.repair {
+            self.repair(&mut findings);
+        }
+        Ok(findings)
+    }
+
+    fn trash(&self) -> Answer<TrashView> {
+        trashed::list(self)
+    }
+
+    fn undelete(&self, what: &str, name: Option<&InstanceId>) -> Answer<UndeletedView> {
+        let Some(entry) = trashed::find(self, what)? else { return self.keep_after_all(what) };
+        let view = match (entry.snapshot(), entry.instance()) {
+            (Some(id), _) => {
+                if name.is_some() {
+                    return Err(Problem::new(ProblemKind::BadRequest, "only an instance can come back under another name"));
+                }
+                self.reclaim.undelete_snapshot(&id).map_err(|e| problem_of_reclaim(&e))?;
+                UndeletedView { result: "undeleted".to_owned(), id: Some(id), instance: None }
+            }
+            (None, was) => {
+                let instance = name.cloned().or(was).ok_or_else(|| problem_of_reclaim(&ReclaimError::NotInTrash(what.to_owned())))?;
+                self.reclaim.undelete_instance(&entry, &instance).map_err(|e| problem_of_reclaim(&e))?;
+                UndeletedView { result: "undeleted".to_owned(), id: None, instance: Some(instance) }
+            }
+        };
+        Ok(view)
+    }
+
+    fn clock(&self, accept: bool) -> Answer<ClockView> {
+        if accept {
+            self.clock.accept(&self.store).map_err(|e| problem_of_store(&e))?;
+        }
+        Ok(Sight::clock(self))
     }
 }
 

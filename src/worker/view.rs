@@ -277,6 +277,8 @@ pub struct WorkerView {
     pub root_lost: Option<String>,
     /// Why the fork queue takes nothing, if so.
     pub queue_closed: Option<String>,
+    /// Whether the wall clock is believed; if not, nothing is removed by age.
+    pub clock: Option<ClockView>,
     /// Snapshots in the store.
     pub snapshots: u64,
     /// Live forks.
@@ -310,6 +312,73 @@ pub struct PolicyStatus {
     pub snapshots: u64,
 }
 
+/// What lies in the trash.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrashView {
+    /// Newest last.
+    pub trash: Vec<TrashedView>,
+}
+
+/// One thing in the trash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrashedView {
+    /// What it is called there.
+    pub entry: String,
+    /// `snapshot`, `fork` (removed by `unfork`) or `replaced` (an instance that `restore` replaced).
+    pub kind: String,
+    /// The snapshot that it is, or that the fork is a fork of.
+    pub snapshot_id: Option<SnapshotId>,
+    /// The instance that it is, or is a snapshot of; null if that cannot be read.
+    pub instance: Option<InstanceId>,
+    /// A snapshot's name.
+    pub name: Option<SnapshotName>,
+    /// When it was removed.
+    pub removed_at: DateTime<Utc>,
+    /// How long it can be brought back still, seconds; null once it is being unlinked.
+    pub seconds_left: Option<u64>,
+    /// What unlinking it frees, bytes.
+    pub reclaimable_bytes: u64,
+}
+
+/// What `undelete` did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UndeletedView {
+    /// `undeleted`; or `kept`, if it was only marked to go with its last fork.
+    pub result: String,
+    /// The snapshot.
+    pub id: Option<SnapshotId>,
+    /// The instance, if it was one.
+    pub instance: Option<InstanceId>,
+}
+
+/// How to verify.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VerifyBody {
+    /// Mend what can be mended without losing anything.
+    pub repair: bool,
+    /// Leave out digests that were compared since the last run began that did not come to its end.
+    pub resume: bool,
+    /// Compare no digests at all.
+    pub quick: bool,
+    /// Bytes read per second at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u64>,
+}
+
+/// What is thought of the wall clock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockView {
+    /// Whether ages are believed.
+    pub trusted: bool,
+    /// Why not, in words.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub why: Option<String>,
+    /// When it will be believed by itself, if nothing else happens.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub until: Option<DateTime<Utc>>,
+}
+
 /// What `verify` found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Findings {
@@ -334,4 +403,9 @@ pub struct Finding {
     pub path: String,
     /// In words.
     pub what: String,
+    /// What `--repair` would do, or has done, in words; null if only a person can tell what to do.
+    pub repair: Option<String>,
+    /// Whether it was mended.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub repaired: bool,
 }

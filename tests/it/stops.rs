@@ -143,7 +143,7 @@ fn a_stop_at_any_step_of_remove_leaves_the_snapshot_whole_or_in_the_trash() {
             world.make_instance("a");
             let open = world.open();
             let id = open.take("a").unwrap();
-            open.store.mark_expiring(&open.store.lock_snapshot(&id)).unwrap();
+            open.store.mark_expiring(&open.store.lock_snapshot(&id), "by hand").unwrap();
             id
         },
         |open, id| {

@@ -140,7 +140,7 @@ fn a_sound_store_has_no_findings_at_any_time_of_its_life() {
     scene.open.remove(&other).unwrap();
     let hold = snapkeep::ids::HoldName::parse("kept").unwrap();
     scene.open.store.add_hold(&scene.open.store.lock_snapshot(&scene.id), &hold).unwrap();
-    scene.open.store.mark_expiring(&scene.open.store.lock_snapshot(&scene.id)).unwrap();
+    scene.open.store.mark_expiring(&scene.open.store.lock_snapshot(&scene.id), "by hand").unwrap();
     let found = sound(&scene, "a snapshot in the trash");
     assert_eq!((found.snapshots, found.forks), (2, 2));
     scene.open.forks.unfork(&crate::support::instance("golden-7")).unwrap();

@@ -48,14 +48,14 @@ fn the_sample_has_every_key_that_the_schema_has() {
     let mut absent = Vec::new();
     walk(&schema(), &toml::from_str(SAMPLE).unwrap(), "", &mut absent);
     // `schedule` is there, and the two exclude one another.
-    assert_eq!(absent, [".policy.every"]);
+    assert_eq!(absent, [".scrub.schedule", ".policy.every"]);
 }
 
 #[test]
 fn the_quickstart_is_valid_and_says_nothing_odd() {
     let config = read(QUICKSTART).unwrap();
     assert_eq!(config.warnings, Vec::<String>::new());
-    assert_eq!((config.prune_every, config.trash_grace), (TimeDelta::seconds(2), Duration::ZERO));
+    assert_eq!((config.prune_every, config.trash.grace), (TimeDelta::seconds(2), Duration::ZERO));
     assert!(matches!(config.policies[0].schedule.as_ref().unwrap().rhythm, Rhythm::Every(every) if every == TimeDelta::seconds(3)));
     assert_eq!(config.policies[0].retention.keep.as_ref().unwrap().last, 3);
     for name in ["golden", "golden-1"] {
@@ -68,11 +68,14 @@ fn a_file_with_directories_only_has_the_defaults_of_the_design() {
     let config = read(STORE).unwrap();
     assert_eq!((config.store.as_path(), config.instances.as_path()), (Path::new("/s"), Path::new("/i")));
     assert_eq!(config.socket, Path::new("/s/snapkeep.sock"));
-    assert_eq!(config.fork, ForkConfig { memory: MemoryMethod::Hardlink, source_paths: SourcePaths::Rewrite, max_pending: 10_000 });
+    assert_eq!(
+        config.fork,
+        ForkConfig { memory: MemoryMethod::Hardlink, source_paths: SourcePaths::Rewrite, max_pending: 10_000, allow_expiring: false }
+    );
     assert_eq!(config.driver.memory_names, ["memory", "memory-ranges", "mem"]);
     assert_eq!((config.driver.freeze.len(), config.driver.thaw.len(), config.driver.timeout), (0, 0, Duration::from_secs(30)));
     assert_eq!((config.threads, config.prune_every), (4, TimeDelta::minutes(10)));
-    assert_eq!((config.trash_grace, config.fork_grace), (Duration::from_secs(3600), Duration::ZERO));
+    assert_eq!((config.trash.grace, config.trash.fork_grace), (Duration::from_secs(3600), Duration::ZERO));
     for (path, directory) in [("logs", true), ("a/x.tmp", false), ("x.pid", false), ("x.lock", false)] {
         assert!(config.skip.rule_for(Path::new(path), directory).is_some(), "{path}");
     }

@@ -95,7 +95,7 @@ impl Copier<'_> {
             return Ok(None);
         }
         let xattrs = blobs(fs.xattrs(&from, &path)?);
-        let node = |digest: String| Node::File(FileNode { size: seen.size, digest, memory });
+        let node = |digest: String| Node::File(FileNode { size: seen.size, digest, data: None, memory });
         let mut done = Done {
             seen,
             role: Role::File { memory },

@@ -305,7 +305,7 @@ fn memory_that_is_the_parents_own_unchanged_inode_is_linked_while_other_forks_li
     assert_eq!((tree.linked, tree.kind), (1, Kind::Standby));
     let copied = std::fs::metadata(case.data("memory")).unwrap();
     assert_eq!(copied.ino(), std::fs::metadata(parent).unwrap().ino());
-    assert_eq!(entry(&tree, "memory").node, Node::File(FileNode { size: 12, digest: "blake3:p".to_owned(), memory: true }));
+    assert_eq!(entry(&tree, "memory").node, Node::File(FileNode { size: 12, digest: "blake3:p".to_owned(), data: None, memory: true }));
 }
 
 #[test]

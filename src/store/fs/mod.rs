@@ -14,7 +14,7 @@ mod walk;
 pub use below::Below;
 pub use gate::{FailNth, Gate, Op, StopAfter};
 pub use place::{Dir, Place};
-pub use read::{DirEntry, FileType, Meta};
+pub use read::{DirEntry, FileType, Meta, Space};
 pub use walk::Found;
 
 use nix::errno::Errno;
@@ -60,6 +60,16 @@ pub type Result<T> = std::result::Result<T, FsError>;
 #[derive(Debug, Clone, Default)]
 pub struct Fs {
     gate: Option<Arc<dyn Gate>>,
+    pace: Option<Pace>,
+}
+
+/// How fast files are unlinked, and a way to stop it.
+#[derive(Debug, Clone)]
+pub struct Pace {
+    /// A rest after each file.
+    pub rest: std::time::Duration,
+    /// Once this is set, the next unlink fails with ECANCELED.
+    pub stop: Arc<std::sync::atomic::AtomicBool>,
 }
 
 impl Fs {
@@ -72,7 +82,13 @@ impl Fs {
     /// The kernel behind a gate that sees every write-like call before it is made.
     #[must_use]
     pub fn gated(gate: Arc<dyn Gate>) -> Self {
-        Self { gate: Some(gate) }
+        Self { gate: Some(gate), pace: None }
+    }
+
+    /// The same, unlinking at this pace.
+    #[must_use]
+    pub fn paced(&self, pace: Pace) -> Self {
+        Self { gate: self.gate.clone(), pace: Some(pace) }
     }
 
     /// Asks the gate, makes the call, and gives a failure its path.
@@ -198,7 +214,14 @@ impl Fs {
 
     /// Removes one name that is not a directory.
     pub fn unlink<'a>(&self, at: impl Into<Place<'a>>) -> Result<()> {
-        self.change(Op::Unlink, at.into(), |p| nix::unistd::unlinkat(p.fd(), p.name(), UnlinkatFlags::NoRemoveDir))
+        let at = at.into();
+        if let Some(pace) = &self.pace {
+            if pace.stop.load(std::sync::atomic::Ordering::SeqCst) {
+                return Err(at.failed(Op::Unlink, Errno::ECANCELED));
+            }
+            std::thread::sleep(pace.rest);
+        }
+        self.change(Op::Unlink, at, |p| nix::unistd::unlinkat(p.fd(), p.name(), UnlinkatFlags::NoRemoveDir))
     }
 
     /// Removes an empty directory.

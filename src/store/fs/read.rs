@@ -82,6 +82,15 @@ impl Meta {
     }
 }
 
+/// Room on a file system, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// All of it.
+    pub size: u64,
+    /// What may be written still.
+    pub free: u64,
+}
+
 /// A name in a directory; its type is not to be trusted on every file system, so it is not here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirEntry {
@@ -202,6 +211,21 @@ impl Fs {
         }
         all.sort();
         Ok(all)
+    }
+
+    /// Bytes of an open file that others share as extents; none where the file system has no such thing.
+    pub fn shared_bytes(&self, file: &File, path: &Path) -> Result<u64> {
+        match super::sys::shared_bytes(file) {
+            Err(Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::EINVAL) => Ok(0),
+            other => other.map_err(|e| Place::Path(path).failed(Op::Read, e)),
+        }
+    }
+
+    /// Size and free bytes (for us) of the file system that `path` is on (statvfs(3)).
+    pub fn space(&self, path: &Path) -> Result<Space> {
+        let stat = nix::sys::statvfs::statvfs(path).map_err(|e| Place::Path(path).failed(Op::Stat, e))?;
+        let unit = stat.fragment_size();
+        Ok(Space { size: stat.blocks().saturating_mul(unit), free: stat.blocks_available().saturating_mul(unit) })
     }
 
     /// The next stretch of data at or after `from`, as `start..end` in bytes; `None` if only a hole is left

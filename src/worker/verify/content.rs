@@ -3,7 +3,7 @@
 use super::Check;
 use super::snapshots::full;
 use crate::snapshot::copy::{DataError, Flow};
-use crate::snapshot::digest::{BLOCK, digest_file};
+use crate::snapshot::digest::{BLOCK, data_below, digest_file};
 use crate::store::fs::{Below, Fs, Meta};
 use crate::store::manifest::{Entry, FileNode};
 use std::collections::HashMap;
@@ -47,7 +47,14 @@ impl Check<'_> {
                 None => self.digests.get(&key(meta)).cloned().unwrap_or_default(),
             };
             if digest != file.digest {
-                self.report.error("digest.differs", &at, format!("{digest}, and was {}", file.digest));
+                let now = data_now(fs, data, entry.path.as_path(), file.size);
+                match file.data.zip(now).filter(|(was, now)| now < was) {
+                    Some((was, now)) => {
+                        let what = format!("{now} bytes of it are data, and {was} were: holes have come where data was");
+                        self.report.error("hole.where_data_was", &at, what);
+                    }
+                    None => self.report.error("digest.differs", &at, format!("{digest}, and was {}", file.digest)),
+                }
             }
             self.report.bytes += file.size;
             if meta.links > 1 {
@@ -68,4 +75,10 @@ fn digest(fs: &Fs, data: &Path, path: &Path, size: u64, flow: Flow<'_>) -> Resul
     let mut below = Below::open(fs, data)?;
     let file = fs.open_file(below.place(path)?)?;
     digest_file(fs, &file, &full(data, path), size, flow)
+}
+
+/// How many bytes of a file are no hole; `None` if that cannot be told.
+fn data_now(fs: &Fs, data: &Path, path: &Path, size: u64) -> Option<u64> {
+    let mut below = Below::open(fs, data).ok()?;
+    data_below(fs, &mut below, path, size).ok()
 }

@@ -6,9 +6,12 @@
 mod content;
 mod forks;
 mod inodes;
+pub mod log;
 mod records;
+pub mod repair;
 mod report;
 mod snapshots;
+pub mod throttle;
 
 use crate::ids::{ForkId, SnapshotId};
 use crate::snapshot::copy::Flow;
@@ -25,19 +28,28 @@ use std::path::{Path, PathBuf};
 /// `journal_unfinished` are the forks that the journal still has to finish.
 #[must_use]
 pub fn verify(fs: &Fs, layout: &Layout, journal_unfinished: &HashSet<ForkId>, flow: Flow<'_>) -> Findings {
-    let mut check = Check {
-        fs,
-        layout,
-        unfinished: journal_unfinished,
-        flow,
-        report: Report::default(),
-        inodes: Inodes::default(),
-        memory: BTreeMap::new(),
-        present: HashSet::new(),
-        trashed: HashSet::new(),
-        digests: HashMap::new(),
-        is_stopped: false,
-    };
+    verify_with(fs, layout, journal_unfinished, &Options::default(), flow)
+}
+
+/// Which digests are compared, and who is told.
+#[derive(Clone, Copy)]
+pub struct Options<'a> {
+    /// Whether a snapshot's digests are compared.
+    pub compare: &'a dyn Fn(&SnapshotId) -> bool,
+    /// Told of each snapshot whose digests were all compared.
+    pub compared: &'a dyn Fn(&SnapshotId),
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Self { compare: &|_| true, compared: &|_| {} }
+    }
+}
+
+/// The same, with a choice of digests.
+#[must_use]
+pub fn verify_with(fs: &Fs, layout: &Layout, journal_unfinished: &HashSet<ForkId>, options: &Options<'_>, flow: Flow<'_>) -> Findings {
+    let mut check = Check::new(fs, layout, journal_unfinished, options, flow);
     check.snapshots();
     check.trashed_snapshots();
     check.staging();
@@ -49,7 +61,16 @@ pub fn verify(fs: &Fs, layout: &Layout, journal_unfinished: &HashSet<ForkId>, fl
         check.shared();
         check.unknown_links();
     }
-    check.report.finish()
+    check.report.finish(layout)
+}
+
+/// Checks one snapshot's tree and digests only.
+#[must_use]
+pub fn verify_one(fs: &Fs, layout: &Layout, id: &SnapshotId, flow: Flow<'_>) -> Findings {
+    let (nothing, options) = (HashSet::new(), Options::default());
+    let mut check = Check::new(fs, layout, &nothing, &options, flow);
+    check.one_snapshot(id.clone());
+    check.report.finish(layout)
 }
 
 /// What is known so far.
@@ -57,6 +78,7 @@ struct Check<'a> {
     fs: &'a Fs,
     layout: &'a Layout,
     unfinished: &'a HashSet<ForkId>,
+    options: &'a Options<'a>,
     flow: Flow<'a>,
     report: Report,
     inodes: Inodes,
@@ -68,11 +90,31 @@ struct Check<'a> {
     trashed: HashSet<SnapshotId>,
     /// Digests of files with several names, by inode and length, so that each is read once.
     digests: HashMap<((u64, u64), u64), String>,
+    /// Snapshots whose every digest was compared, and found right.
+    sound: HashSet<SnapshotId>,
     /// Somebody asked to stop: nothing is hashed any more.
     is_stopped: bool,
 }
 
-impl Check<'_> {
+impl<'a> Check<'a> {
+    fn new(fs: &'a Fs, layout: &'a Layout, unfinished: &'a HashSet<ForkId>, options: &'a Options<'a>, flow: Flow<'a>) -> Self {
+        Self {
+            fs,
+            layout,
+            unfinished,
+            options,
+            flow,
+            report: Report::default(),
+            inodes: Inodes::default(),
+            memory: BTreeMap::new(),
+            present: HashSet::new(),
+            trashed: HashSet::new(),
+            digests: HashMap::new(),
+            sound: HashSet::new(),
+            is_stopped: false,
+        }
+    }
+
     /// The names in a directory, none if it is not there; a listing that fails is a finding.
     fn names(&mut self, dir: &Path) -> Vec<DirEntry> {
         self.fs.list_if_there(dir).unwrap_or_else(|e| {

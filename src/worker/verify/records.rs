@@ -88,6 +88,11 @@ impl Check<'_> {
         for id in self.ids_in(&self.layout.marks()) {
             let dir = self.layout.marks_of(&id);
             self.nowhere(&id, &dir, "mark.without_snapshot", "marks");
+            let quarantine = self.layout.mark(&id, "quarantined");
+            if self.sound.contains(&id) && !self.is_gone(&quarantine) {
+                let what = "the snapshot is quarantined, and everything in it is right now";
+                self.report.info("quarantine.stale", &quarantine, what);
+            }
             for entry in self.names(&dir) {
                 // A mark is written under its name and `.new`, and then renamed.
                 let name = entry.name.to_string_lossy();

@@ -1,5 +1,7 @@
 //! The findings as they come, and their order at the end.
 
+use super::repair::Repair;
+use crate::store::layout::Layout;
 use crate::worker::view::{Finding, Findings};
 use std::path::Path;
 
@@ -37,12 +39,17 @@ impl Report {
 
     fn add(&mut self, name: &str, severity: &str, path: &Path, what: String) {
         let (name, severity) = (name.to_owned(), severity.to_owned());
-        self.findings.push(Finding { name, severity, path: path.display().to_string(), what });
+        self.findings.push(Finding { name, severity, path: path.display().to_string(), what, repair: None, repaired: false });
     }
 
     /// Where the report is now.
     pub(super) fn place(&self) -> Place {
         Place(self.findings.len())
+    }
+
+    /// Whether an error was found since.
+    pub(super) fn has_error_since(&self, place: Place) -> bool {
+        self.findings.iter().skip(place.0).any(|f| f.severity == "error")
     }
 
     /// Forgets what was found since: it was about something that is no longer there.
@@ -51,7 +58,10 @@ impl Report {
     }
 
     /// All findings, worst first.
-    pub(super) fn finish(mut self) -> Findings {
+    pub(super) fn finish(mut self, layout: &Layout) -> Findings {
+        for finding in &mut self.findings {
+            finding.repair = Repair::of(finding, layout).map(|repair| repair.words().to_owned());
+        }
         let rank = |finding: &Finding| match finding.severity.as_str() {
             "error" => 0,
             "warn" => 1,

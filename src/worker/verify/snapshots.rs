@@ -16,26 +16,37 @@ impl Check<'_> {
     /// Every snapshot in the store.
     pub(super) fn snapshots(&mut self) {
         for id in self.ids_in(&self.layout.snapshots()) {
-            let place = self.report.place();
-            let dir = self.layout.snapshot(&id);
-            self.snapshot(&id, &dir);
-            if self.is_gone(&dir) {
-                // It was cut meanwhile, and is looked at in the trash.
-                self.report.back_to(place);
-                continue;
-            }
-            self.present.insert(id);
-            self.report.snapshots += 1;
+            self.one_snapshot(id);
         }
     }
 
-    fn snapshot(&mut self, id: &SnapshotId, dir: &Path) {
+    /// One of them.
+    pub(super) fn one_snapshot(&mut self, id: SnapshotId) {
+        let place = self.report.place();
+        let dir = self.layout.snapshot(&id);
+        let wanted = (self.options.compare)(&id);
+        self.snapshot(&id, &dir, wanted);
+        if self.is_gone(&dir) {
+            // It was cut meanwhile, and is looked at in the trash.
+            return self.report.back_to(place);
+        }
+        if wanted && !self.is_stopped {
+            (self.options.compared)(&id);
+            if !self.report.has_error_since(place) {
+                self.sound.insert(id.clone());
+            }
+        }
+        self.present.insert(id);
+        self.report.snapshots += 1;
+    }
+
+    fn snapshot(&mut self, id: &SnapshotId, dir: &Path, wanted: bool) {
         let manifest = self.manifest(id, dir);
         let data = Layout::data_in(dir);
         let Some(found) = self.tree(&data) else { return };
         self.note_snapshot(id, &data, Owner::Snapshot, manifest.as_ref(), &found);
         if let Some(manifest) = manifest {
-            self.compare(&manifest, &data, &found);
+            self.compare(&manifest, &data, &found, wanted);
         }
     }
 
@@ -44,7 +55,8 @@ impl Check<'_> {
         let trash = self.layout.trash();
         for entry in self.names(&trash) {
             let dir = trash.join(&entry.name);
-            let id = entry.name.to_str().and_then(|name| name.rsplit_once('@')).map(|(what, _)| SnapshotId::parse(what));
+            let name = entry.name.to_str().map(|name| name.strip_prefix("unlinking:").unwrap_or(name));
+            let id = name.and_then(|name| name.rsplit_once('@')).map(|(what, _)| SnapshotId::parse(what));
             let Some(Ok(id)) = id else {
                 self.report.warn("name.strange", &dir, "its name is not that of a removed snapshot; it stays for ever");
                 continue;
@@ -120,7 +132,7 @@ impl Check<'_> {
     }
 
     /// The tree against its manifest.
-    fn compare(&mut self, manifest: &Manifest, data: &Path, found: &[Found]) {
+    fn compare(&mut self, manifest: &Manifest, data: &Path, found: &[Found], wanted: bool) {
         let by_path: HashMap<&Path, &Meta> = found.iter().map(|f| (f.path.as_path(), &f.meta)).collect();
         // What is missing or something else, with all below it: one finding is enough.
         let mut lost: HashSet<&Path> = HashSet::new();
@@ -164,7 +176,9 @@ impl Check<'_> {
                 self.report.warn("file.extra", &full(data, &extra.path), "the manifest does not have it; no fork will");
             }
         }
-        self.digests(data, &to_hash);
+        if wanted {
+            self.digests(data, &to_hash);
+        }
     }
 
     /// A regular file's attributes; true if it is worth hashing.

@@ -15,7 +15,7 @@ pub mod program;
 
 use chrono::{TimeZone as _, Utc};
 use snapkeep::clock::{Clock, ManualClock};
-use snapkeep::config::{DriverConfig, ForkConfig, MemoryMethod, Skip, SourcePaths};
+use snapkeep::config::{DriverConfig, ForkConfig, MemoryMethod, Reserve, Skip, SourcePaths};
 use snapkeep::driver::Plain;
 use snapkeep::event::{Collected, Event, Events};
 use snapkeep::fork::queue::{Ask, Naming, Request, RequestState};
@@ -52,7 +52,7 @@ pub struct Open {
 pub static NEVER: AtomicBool = AtomicBool::new(false);
 
 pub fn fork_config() -> ForkConfig {
-    ForkConfig { memory: MemoryMethod::Hardlink, source_paths: SourcePaths::Rewrite, max_pending: 10_000 }
+    ForkConfig { memory: MemoryMethod::Hardlink, source_paths: SourcePaths::Rewrite, max_pending: 10_000, allow_expiring: false }
 }
 
 pub fn instance(name: &str) -> InstanceId {
@@ -138,7 +138,8 @@ impl Open {
             tags: std::collections::BTreeMap::new(),
             kind: KindRule::Auto,
         };
-        let how = How { driver: &driver, skip: &skip, memory_names: &["memory".to_owned()], flow: Flow::quiet() };
+        let how =
+            How { driver: &driver, skip: &skip, memory_names: &["memory".to_owned()], reserve: Reserve::Bytes(0), flow: Flow::quiet() };
         take(&self.store, &wanted, how).map(|taken| taken.summary.id.clone())
     }
 

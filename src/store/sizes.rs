@@ -1,0 +1,79 @@
+//! What a tree takes and what unlinking it would free: names counted by inode, extents that others share left out.
+//!
+//! Both change with what others do to their files, so they are measured when somebody asks, and remembered for a while
+//! for listings.
+
+use super::StoreError;
+use super::fs::{Below, FileType, Found, Fs, FsError};
+use super::open::Store;
+use crate::ids::SnapshotId;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// Measured sizes, with the time since boot at which they were true.
+#[derive(Debug, Default)]
+pub(super) struct SizeCache(Mutex<HashMap<SnapshotId, (Duration, u64)>>);
+
+/// What unlinking everything below and at `root` would free, bytes: no file that has a name elsewhere, no extent that
+/// another file has. Blocks of the file system's own tables are not counted. None for a path that is not there.
+///
+/// # Errors
+/// [`FsError`] if something in the tree cannot be examined.
+pub fn reclaimable(fs: &Fs, root: &Path) -> Result<u64, FsError> {
+    let mut below = match Below::open(fs, root) {
+        Ok(below) => below,
+        Err(e) if e.is_not_found() => return Ok(0),
+        Err(e) => return Err(e),
+    };
+    let found = fs.walk(&mut below, &mut |_, _| false)?;
+    let mut names: HashMap<(u64, u64), (u64, &Found)> = HashMap::new();
+    let mut bytes = 0_u64;
+    for file in &found {
+        match file.meta.kind {
+            FileType::Directory => bytes += file.meta.allocated,
+            _ => names.entry(file.meta.file_id).or_insert((0, file)).0 += 1,
+        }
+    }
+    for (count, file) in names.into_values().filter(|(count, file)| file.meta.links <= *count) {
+        let allocated = file.meta.allocated;
+        // A file of ours that others write to at this moment is measured as it was.
+        let shared = if file.meta.kind == FileType::Regular && allocated > 0 { shared(fs, &mut below, &file.path)? } else { 0 };
+        debug_assert!(count > 0, "it was found");
+        bytes += allocated.saturating_sub(shared);
+    }
+    Ok(bytes)
+}
+
+fn shared(fs: &Fs, below: &mut Below<'_>, path: &Path) -> Result<u64, FsError> {
+    let full = below.path_of(path);
+    match below.place(path).and_then(|place| fs.open_file(place)) {
+        Ok(file) => fs.shared_bytes(&file, &full),
+        Err(e) if e.is_replaced() => Ok(0),
+        Err(e) => Err(e),
+    }
+}
+
+impl Store {
+    /// What removing a snapshot would free now, bytes, measured not longer ago than `max_age`.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn reclaimable_bytes(&self, id: &SnapshotId, max_age: Duration) -> Result<u64, StoreError> {
+        let now = self.clock.since_boot();
+        let lock = || self.sizes.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, bytes)) = lock().get(id).filter(|(at, _)| now.saturating_sub(*at) < max_age) {
+            debug_assert!(*at <= now, "the boot clock does not step");
+            return Ok(*bytes);
+        }
+        let bytes = reclaimable(&self.fs, &self.layout.snapshot(id))?;
+        let mut known = lock();
+        // Those that are gone are not worth a line of code: all go, now and then.
+        if known.len() > 200_000 {
+            known.clear();
+        }
+        known.insert(id.clone(), (now, bytes));
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,71 @@
+//! What the worker thinks of the wall clock, and remembers of it over restarts.
+
+use super::view::ClockView;
+use crate::clock::Clock;
+use crate::policy::trust::{ClockRecord, Reading, Trust};
+use crate::store::counters::{read_record, write_record};
+use crate::store::{Store, StoreError};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// So long a look is remembered in memory only.
+const SAVE: Duration = Duration::from_secs(60);
+
+/// The record, and when it was last written down.
+#[derive(Debug)]
+pub(super) struct ClockWatch(Mutex<(ClockRecord, Option<Duration>)>);
+
+fn reading(clock: &dyn Clock) -> Reading {
+    Reading { wall: clock.now(), boot_id: clock.boot_id(), since_boot: clock.since_boot(), synchronised: clock.is_synchronised() }
+}
+
+/// What the store knows of the clocks. A store that holds nothing has nothing to lose by believing them.
+fn load(store: &Store) -> ClockRecord {
+    let now = reading(store.clock.as_ref());
+    match read_record(&store.fs, &store.layout.clock()) {
+        Ok(Some(record)) => record,
+        Ok(None) if store.index().present().next().is_none() => ClockRecord::trusting(&now),
+        Ok(None) | Err(_) => ClockRecord::unknown(&now),
+    }
+}
+
+fn view(trust: Trust) -> ClockView {
+    match trust {
+        Trust::Trusted => ClockView { trusted: true, why: None, until: None },
+        Trust::Unsettled { why, until } => ClockView { trusted: false, why: Some(why), until },
+    }
+}
+
+/// What is thought of the clock now, by somebody who only looks.
+pub(super) fn look_once(store: &Store, wait_for_sync: bool) -> ClockView {
+    view(load(store).look(&reading(store.clock.as_ref()), wait_for_sync).1)
+}
+
+impl ClockWatch {
+    pub(super) fn open(store: &Store) -> Self {
+        Self(Mutex::new((load(store), None)))
+    }
+
+    /// Looks at the clocks; a change is written down, and now and then what is as it was.
+    pub(super) fn look(&self, store: &Store, wait_for_sync: bool) -> ClockView {
+        let now = reading(store.clock.as_ref());
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (next, trust) = known.0.look(&now, wait_for_sync);
+        let is_news = next.is_settled() != known.0.is_settled();
+        let is_old = known.1.is_none_or(|at| now.since_boot.saturating_sub(at) >= SAVE);
+        known.0 = next;
+        // A record that cannot be written makes the next start wait, no more.
+        if (is_news || is_old) && write_record(&store.fs, &store.layout.clock(), &known.0).is_ok() {
+            known.1 = Some(now.since_boot);
+        }
+        view(trust)
+    }
+
+    /// Believes the clock as it is; durable on return.
+    pub(super) fn accept(&self, store: &Store) -> Result<(), StoreError> {
+        let now = reading(store.clock.as_ref());
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = (ClockRecord::trusting(&now), Some(now.since_boot));
+        write_record(&store.fs, &store.layout.clock(), &known.0)
+    }
+}
