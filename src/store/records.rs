@@ -55,16 +55,18 @@ impl Store {
     /// Publishes a staged snapshot: rename, sync of the parent, index. Its tree must be durable already.
     ///
     /// # Errors
-    /// [`StoreError::Io`]; after a failed sync the snapshot may be there, and a restart will find it whole.
+    /// [`StoreError::Io`]; the snapshot is in staging again. Only if it cannot be put back there it stays, whole, and is
+    /// in the index.
     pub fn publish(&self, manifest: &Manifest) -> Result<(), StoreError> {
         let id = &manifest.id;
-        self.fs.rename_new(&self.layout.staged(id), &self.layout.snapshot(id))?;
-        self.fs.fsync_dir(&self.layout.snapshots())?;
-        self.change(id, |known| {
-            known.present = true;
-            known.summary = Some(Arc::new(Summary::from(manifest)));
-        });
-        Ok(())
+        let moved = self.fs.move_durably(&self.layout.staged(id), &self.layout.snapshot(id), &[&self.layout.snapshots()]);
+        if moved.as_ref().map_or_else(|e| e.is_moved, |()| true) {
+            self.change(id, |known| {
+                known.present = true;
+                known.summary = Some(Arc::new(Summary::from(manifest)));
+            });
+        }
+        Ok(moved.map_err(|e| e.error)?)
     }
 
     /// Makes refs for forks of one snapshot; durable on return. In the index from the first moment: a ref that may be
