@@ -90,14 +90,17 @@ impl Store {
     /// that protects it.
     ///
     /// # Errors
-    /// [`StoreError::Io`]. If only the sync failed the snapshot is in the trash, and may be back after a power cut.
+    /// [`StoreError::Io`]; the snapshot is where it was. Only if it cannot be put back it is in the trash, and may be back
+    /// after a power cut.
     pub fn cut(&self, guard: &SnapshotGuard, _proof: &RootProof) -> Result<PathBuf, StoreError> {
         let id = guard.key();
-        let to = self.trash_path(&self.layout.trash(), id.as_str().as_ref());
-        self.fs.rename_new(&self.layout.snapshot(id), &to)?;
-        self.forget_snapshot(id);
-        self.fs.fsync_dir(&self.layout.trash())?;
-        self.fs.fsync_dir(&self.layout.snapshots())?;
+        let (snapshots, trash) = (self.layout.snapshots(), self.layout.trash());
+        let to = self.trash_path(&trash, id.as_str().as_ref());
+        let moved = self.fs.move_durably(&self.layout.snapshot(id), &to, &[&trash, &snapshots]);
+        if moved.as_ref().map_or_else(|e| e.is_moved, |()| true) {
+            self.forget_snapshot(id);
+        }
+        moved.map_err(|e| e.error)?;
         Ok(to)
     }
 
