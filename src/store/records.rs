@@ -77,9 +77,7 @@ impl Store {
     pub fn add_refs(&self, guard: &SnapshotGuard, forks: &[(ForkId, PathBuf)]) -> Result<(), StoreError> {
         let id = guard.key();
         let dir_path = self.layout.refs_of(id);
-        if self.fs.mkdir_if_missing(&dir_path, 0o700)? {
-            self.fs.fsync_dir(&self.layout.refs())?;
-        }
+        self.fs.mkdir_durable(&dir_path, 0o700)?;
         let dir = self.fs.open_dir(&dir_path)?;
         for (fork, target) in forks {
             self.change(id, |known| known.refs.insert(fork.clone(), RefTarget::At(target.clone())));
