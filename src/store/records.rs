@@ -135,45 +135,52 @@ impl Store {
     /// Sets a hold; durable on return. Setting it again changes nothing.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`]; a hold that is new is taken back, or it counts.
     pub fn add_hold(&self, guard: &SnapshotGuard, name: &HoldName) -> Result<(), StoreError> {
         let id = guard.key();
         self.known(id)?;
-        if self.fs.mkdir_if_missing(&self.layout.holds_of(id), 0o700)? {
-            self.fs.fsync_dir(&self.layout.holds())?;
-        }
-        match self.fs.create(&self.layout.hold(id, name), 0o600) {
-            Ok(_) => self.fs.fsync_dir(&self.layout.holds_of(id))?,
-            Err(e) if e.is_taken() => {}
+        self.fs.mkdir_durable(&self.layout.holds_of(id), 0o700)?;
+        let path = self.layout.hold(id, name);
+        let is_new = match self.fs.create(&path, 0o600) {
+            Ok(_) => true,
+            Err(e) if e.is_taken() => false,
             Err(e) => return Err(e.into()),
+        };
+        // Also one that was there: whoever set it may have been told that it is not durable.
+        let synced = self.fs.fsync_dir(&self.layout.holds_of(id));
+        if synced.is_ok() || !is_new || self.unlink_if_there(&path).is_err() {
+            self.change(id, |known| known.holds.insert(name.clone()));
         }
-        self.change(id, |known| known.holds.insert(name.clone()));
-        Ok(())
+        Ok(synced?)
     }
 
     /// Releases a hold; false if there was none of that name.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`]; the hold counts until this is tried again.
     pub fn drop_hold(&self, guard: &SnapshotGuard, name: &HoldName) -> Result<bool, StoreError> {
         let id = guard.key();
-        self.known(id)?;
-        match self.fs.unlink(&self.layout.hold(id, name)) {
-            Ok(()) => self.fs.fsync_dir(&self.layout.holds_of(id))?,
-            Err(e) if e.is_not_found() => return Ok(false),
-            Err(e) => return Err(e.into()),
+        if !self.known(id)?.holds.contains(name) {
+            return Ok(false);
         }
+        // It may be gone from the disk already, by an attempt whose sync failed.
+        self.unlink_if_there(&self.layout.hold(id, name))?;
+        self.fs.fsync_dir(&self.layout.holds_of(id))?;
         Ok(self.change(id, |known| known.holds.remove(name)))
     }
 
     /// Marks a snapshot to go with its last fork.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`]; a mark that is new is taken back, or it counts.
     pub fn mark_expiring(&self, guard: &SnapshotGuard) -> Result<(), StoreError> {
-        self.mark(guard, EXPIRING, "by hand")?;
-        self.change(guard.key(), |known| known.expiring = true);
-        Ok(())
+        let id = guard.key();
+        let was = self.known(id)?.expiring;
+        let marked = self.mark(guard, EXPIRING, "by hand");
+        if marked.is_ok() || was || self.unlink_if_there(&self.layout.mark(id, EXPIRING)).is_err() {
+            self.change(id, |known| known.expiring = true);
+        }
+        marked
     }
 
     /// Marks a snapshot as one that failed a check: never forked, never removed by age.
