@@ -24,7 +24,7 @@ impl Forks {
     ///
     /// # Errors
     /// [`ForkError::NoFork`] if it is no fork, [`ForkError::InUse`] if another process has one of its files open or
-    /// that cannot be told.
+    /// that cannot be told. It stays where it is then.
     pub fn unfork(&self, name: &InstanceId) -> Result<RemovedFork, ForkError> {
         self.store.prove_root()?;
         let _instance = self.store.instance_locks.lock(name);
@@ -42,10 +42,8 @@ impl Forks {
         let trashed = self.store.root_trash_path(Departed::Unforked, name);
         {
             let _moves = self.store.lock_root_moves();
-            self.store.fs.rename_new(&dir, &trashed)?;
+            self.store.fs.move_durably(&dir, &trashed, &[&trash, self.store.layout.instances()]).map_err(|e| e.error)?;
         }
-        self.store.fs.fsync_dir(&trash)?;
-        self.store.fs.fsync_dir(self.store.layout.instances())?;
         let removed = RemovedFork { fork: record.fork_id, snapshot: record.fork_of_snapshot, trashed };
         self.store.events.emit(Event::ForkRemoved {
             fork: removed.fork.clone(),

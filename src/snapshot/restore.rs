@@ -160,15 +160,16 @@ fn keep_live_files(store: &Store, live: &Path, built: &Path, skip: &Skip, flow: 
     Ok(fs.fsync_dir(built)?)
 }
 
-/// Step 3.
-fn exchange(store: &Store, live: &Path, built: &Path, is_there: bool) -> Result<(), RestoreError> {
+/// Step 3. If it cannot be made durable the names are exchanged back; that they could not be is the only way in which the
+/// instance is another one after an error.
+fn exchange(store: &Store, live: &Path, built: &Path, is_there: bool) -> Result<(), FsError> {
     let _moves = store.lock_root_moves();
-    store.fs.fsync_dir(&store.layout.root_trash())?;
-    if is_there {
-        store.fs.exchange(built, live)?;
-    } else {
-        store.fs.rename_new(built, live)?;
+    let (fs, root, trash) = (&store.fs, store.layout.instances(), store.layout.root_trash());
+    fs.fsync_dir(&trash)?;
+    if !is_there {
+        return fs.move_durably(built, live, &[root, &trash]).map_err(|e| e.error);
     }
-    store.fs.fsync_dir(store.layout.instances())?;
-    Ok(store.fs.fsync_dir(&store.layout.root_trash())?)
+    fs.exchange(built, live)?;
+    let synced = fs.fsync_dir(root).and_then(|()| fs.fsync_dir(&trash));
+    synced.inspect_err(|_| drop(fs.exchange(built, live)))
 }

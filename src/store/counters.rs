@@ -117,11 +117,8 @@ pub fn read_record<T: for<'de> Deserialize<'de>>(fs: &Fs, path: &Path) -> Result
 /// # Errors
 /// [`StoreError`]; the old record stays.
 pub fn write_record<T: Serialize>(fs: &Fs, path: &Path, record: &T) -> Result<(), StoreError> {
-    if let Some(dir) = path.parent()
-        && fs.stat_if_there(dir)?.is_none()
-    {
-        fs.mkdir_if_missing(dir, 0o700)?;
-        fs.fsync_dir(dir.parent().unwrap_or(dir))?;
+    if let Some(dir) = path.parent() {
+        fs.mkdir_durable(dir, 0o700)?;
     }
     let bytes = seal(record).map_err(|source| StoreError::Encode { path: path.to_owned(), source })?;
     Ok(fs.replace_record(path, &bytes)?)

@@ -76,16 +76,18 @@ impl Store {
     /// Publishes a staged snapshot: rename, sync of the parent, index. Its tree must be durable already.
     ///
     /// # Errors
-    /// [`StoreError::Io`]; after a failed sync the snapshot may be there, and a restart will find it whole.
+    /// [`StoreError::Io`]; the snapshot is in staging again. Only if it cannot be put back there it stays, whole, and is
+    /// in the index.
     pub fn publish(&self, manifest: &Manifest) -> Result<(), StoreError> {
         let id = &manifest.id;
-        self.fs.rename_new(&self.layout.staged(id), &self.layout.snapshot(id))?;
-        self.fs.fsync_dir(&self.layout.snapshots())?;
-        self.change(id, |known| {
-            known.present = true;
-            known.summary = Some(Arc::new(Summary::from(manifest)));
-        });
-        Ok(())
+        let moved = self.fs.move_durably(&self.layout.staged(id), &self.layout.snapshot(id), &[&self.layout.snapshots()]);
+        if moved.as_ref().map_or_else(|e| e.is_moved, |()| true) {
+            self.change(id, |known| {
+                known.present = true;
+                known.summary = Some(Arc::new(Summary::from(manifest)));
+            });
+        }
+        Ok(moved.map_err(|e| e.error)?)
     }
 
     /// Makes refs for forks of one snapshot; durable on return. In the index from the first moment: a ref that may be
@@ -96,9 +98,7 @@ impl Store {
     pub fn add_refs(&self, guard: &SnapshotGuard, forks: &[(ForkId, PathBuf)]) -> Result<(), StoreError> {
         let id = guard.key();
         let dir_path = self.layout.refs_of(id);
-        if self.fs.mkdir_if_missing(&dir_path, 0o700)? {
-            self.fs.fsync_dir(&self.layout.refs())?;
-        }
+        self.fs.mkdir_durable(&dir_path, 0o700)?;
         let dir = self.fs.open_dir(&dir_path)?;
         for (fork, target) in forks {
             self.change(id, |known| known.refs.insert(fork.clone(), RefTarget::At(target.clone())));
@@ -156,7 +156,7 @@ impl Store {
     /// Sets a hold; durable on return. Setting it again changes nothing.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`]; a hold that is new is taken back, or it counts.
     pub fn add_hold(&self, guard: &SnapshotGuard, name: &HoldName) -> Result<(), StoreError> {
         self.known(guard.key())?;
         self.make_hold(guard.key(), name)
@@ -164,41 +164,48 @@ impl Store {
 
     /// The same for an id whose snapshot may be in the trash.
     pub(super) fn make_hold(&self, id: &SnapshotId, name: &HoldName) -> Result<(), StoreError> {
-        if self.fs.mkdir_if_missing(&self.layout.holds_of(id), 0o700)? {
-            self.fs.fsync_dir(&self.layout.holds())?;
-        }
-        match self.fs.create(&self.layout.hold(id, name), 0o600) {
-            Ok(_) => self.fs.fsync_dir(&self.layout.holds_of(id))?,
-            Err(e) if e.is_taken() => {}
+        self.fs.mkdir_durable(&self.layout.holds_of(id), 0o700)?;
+        let path = self.layout.hold(id, name);
+        let is_new = match self.fs.create(&path, 0o600) {
+            Ok(_) => true,
+            Err(e) if e.is_taken() => false,
             Err(e) => return Err(e.into()),
+        };
+        // Also one that was there: whoever set it may have been told that it is not durable.
+        let synced = self.fs.fsync_dir(&self.layout.holds_of(id));
+        if synced.is_ok() || !is_new || self.unlink_if_there(&path).is_err() {
+            self.change(id, |known| known.holds.insert(name.clone()));
         }
-        self.change(id, |known| known.holds.insert(name.clone()));
-        Ok(())
+        Ok(synced?)
     }
 
     /// Releases a hold; false if there was none of that name.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`]; the hold counts until this is tried again.
     pub fn drop_hold(&self, guard: &SnapshotGuard, name: &HoldName) -> Result<bool, StoreError> {
         let id = guard.key();
-        self.known(id)?;
-        match self.fs.unlink(&self.layout.hold(id, name)) {
-            Ok(()) => self.fs.fsync_dir(&self.layout.holds_of(id))?,
-            Err(e) if e.is_not_found() => return Ok(false),
-            Err(e) => return Err(e.into()),
+        if !self.known(id)?.holds.contains(name) {
+            return Ok(false);
         }
+        // It may be gone from the disk already, by an attempt whose sync failed.
+        self.unlink_if_there(&self.layout.hold(id, name))?;
+        self.fs.fsync_dir(&self.layout.holds_of(id))?;
         Ok(self.change(id, |known| known.holds.remove(name)))
     }
 
     /// Marks a snapshot to go with its last fork; `why` says who wants that.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`]; a mark that is new is taken back, or it counts.
     pub fn mark_expiring(&self, guard: &SnapshotGuard, why: &str) -> Result<(), StoreError> {
-        self.mark(guard, EXPIRING, why)?;
-        self.change(guard.key(), |known| known.expiring = true);
-        Ok(())
+        let id = guard.key();
+        let was = self.known(id)?.expiring;
+        let marked = self.mark(guard, EXPIRING, why);
+        if marked.is_ok() || was || self.unlink_if_there(&self.layout.mark(id, EXPIRING)).is_err() {
+            self.change(id, |known| known.expiring = true);
+        }
+        marked
     }
 
     /// Takes the mark of [`Store::mark_expiring`] back; false if there was none.

@@ -115,14 +115,17 @@ impl Store {
     /// that protects it.
     ///
     /// # Errors
-    /// [`StoreError::Io`]. If only the sync failed the snapshot is in the trash, and may be back after a power cut.
+    /// [`StoreError::Io`]; the snapshot is where it was. Only if it cannot be put back it is in the trash, and may be back
+    /// after a power cut.
     pub fn cut(&self, guard: &SnapshotGuard, _proof: &RootProof) -> Result<PathBuf, StoreError> {
         let id = guard.key();
-        let to = self.trash_path(&self.layout.trash(), id.as_str().as_ref());
-        self.fs.rename_new(&self.layout.snapshot(id), &to)?;
-        self.forget_snapshot(id);
-        self.fs.fsync_dir(&self.layout.trash())?;
-        self.fs.fsync_dir(&self.layout.snapshots())?;
+        let (snapshots, trash) = (self.layout.snapshots(), self.layout.trash());
+        let to = self.trash_path(&trash, id.as_str().as_ref());
+        let moved = self.fs.move_durably(&self.layout.snapshot(id), &to, &[&trash, &snapshots]);
+        if moved.as_ref().map_or_else(|e| e.is_moved, |()| true) {
+            self.forget_snapshot(id);
+        }
+        moved.map_err(|e| e.error)?;
         Ok(to)
     }
 
@@ -164,30 +167,28 @@ impl Store {
     /// caller holds its lock.
     ///
     /// # Errors
-    /// [`StoreError::Io`]; then it is still in the trash, or it is back and not durable yet.
+    /// [`StoreError::Io`]; then it is still in the trash, if there is any way.
     pub fn bring_back(&self, guard: &SnapshotGuard, entry: &Trashed) -> Result<(), StoreError> {
         let id = guard.key();
         let hold = HoldName::parse("undeleted")?;
         self.make_hold(id, &hold)?;
         self.unmark(id, records::EXPIRING)?;
-        self.fs.rename_new(&entry.path, &self.layout.snapshot(id))?;
-        load::one(&self.fs, &self.layout, id, &mut self.index_mut(), &self.events);
-        self.fs.fsync_dir(&self.layout.snapshots())?;
-        Ok(self.fs.fsync_dir(&self.layout.trash())?)
+        let (snapshots, trash) = (self.layout.snapshots(), self.layout.trash());
+        let moved = self.fs.move_durably(&entry.path, &self.layout.snapshot(id), &[&snapshots, &trash]);
+        if moved.as_ref().map_or_else(|e| e.is_moved, |()| true) {
+            load::one(&self.fs, &self.layout, id, &mut self.index_mut(), &self.events);
+        }
+        moved.map_err(|e| e.error.into())
     }
 
     /// Brings an instance back from the root's trash under a name that is free.
     ///
     /// # Errors
-    /// [`FsError`] with EEXIST if the name is taken; after another error it is still in the trash, or back and not
-    /// durable yet.
+    /// [`FsError`] with EEXIST if the name is taken; after another error it is still in the trash, if there is any way.
     pub fn bring_instance_back(&self, _proof: &RootProof, entry: &Trashed, name: &InstanceId) -> Result<(), FsError> {
-        {
-            let _moves = self.lock_root_moves();
-            self.fs.rename_new(&entry.path, &self.layout.instance(name))?;
-        }
-        self.fs.fsync_dir(self.layout.instances())?;
-        self.fs.fsync_dir(&self.layout.root_trash())
+        let _moves = self.lock_root_moves();
+        let (root, trash) = (self.layout.instances(), self.layout.root_trash());
+        self.fs.move_durably(&entry.path, &self.layout.instance(name), &[root, &trash]).map_err(|e| e.error)
     }
 
     /// How long an entry must still wait until `grace` has passed on both clocks.

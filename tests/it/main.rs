@@ -2,6 +2,7 @@
 
 mod api;
 mod cli;
+mod faults;
 mod filesystems;
 mod kill;
 mod layers;

@@ -57,6 +57,17 @@ pub trait Gate: Send + Sync + fmt::Debug {
     /// # Errors
     /// Whatever fault this gate injects.
     fn before(&self, op: Op, path: &Path) -> Result<(), Errno>;
+
+    /// How many of the `len` bytes of one write the kernel is to take: fewer is a short write.
+    fn takes(&self, path: &Path, len: usize) -> usize {
+        let _ = path;
+        len
+    }
+
+    /// The call was made, and succeeded.
+    fn after(&self, op: Op, path: &Path) {
+        let _ = (op, path);
+    }
 }
 
 /// Lets `n` calls pass and then none, for ever: to the disk this is the death of the process after its nth write.

@@ -53,6 +53,15 @@ impl FsError {
     }
 }
 
+/// A move that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotMoved {
+    /// Why.
+    pub error: FsError,
+    /// Whether the name is the new one all the same, and perhaps not durably so.
+    pub is_moved: bool,
+}
+
 /// What every operation of this module returns.
 pub type Result<T> = std::result::Result<T, FsError>;
 
@@ -96,7 +105,11 @@ impl Fs {
         if let Some(gate) = &self.gate {
             gate.before(op, &at.path()).map_err(|source| FsError { op, path: at.path(), source })?;
         }
-        call(at).map_err(|source| FsError { op, path: at.path(), source })
+        let done = call(at).map_err(|source| FsError { op, path: at.path(), source })?;
+        if let Some(gate) = &self.gate {
+            gate.after(op, &at.path());
+        }
+        Ok(done)
     }
 
     /// Makes one directory (mkdirat(2)).
@@ -111,6 +124,15 @@ impl Fs {
             Err(e) if e.source == Errno::EEXIST => Ok(false),
             Err(e) => Err(e),
         }
+    }
+
+    /// Makes a directory whose name is durable on return, unless it is there. One whose name cannot be made durable is
+    /// taken back: found by the next try, it would be taken for durable.
+    pub fn mkdir_durable(&self, path: &Path, mode: u32) -> Result<()> {
+        if !self.mkdir_if_missing(path, mode)? {
+            return Ok(());
+        }
+        self.fsync_dir(path.parent().unwrap_or(Path::new("/"))).inspect_err(|_| drop(self.rmdir(path)))
     }
 
     /// Makes a symbolic link that holds `target` (symlinkat(2)).
@@ -143,6 +165,17 @@ impl Fs {
         self.change(Op::Rename, to, |to| nix::fcntl::renameat2(from.fd(), from.name(), to.fd(), to.name(), flags))
     }
 
+    /// Renames as [`Fs::rename_new`] does, and makes it durable by syncing `dirs`. If that fails the name is put back, so
+    /// that who is told of a failure finds everything as it was.
+    ///
+    /// # Errors
+    /// [`NotMoved`]; only if the name could not be put back either, it says that the move has happened.
+    pub fn move_durably(&self, from: &Path, to: &Path, dirs: &[&Path]) -> std::result::Result<(), NotMoved> {
+        self.rename_new(from, to).map_err(|error| NotMoved { error, is_moved: false })?;
+        let synced = dirs.iter().try_for_each(|dir| self.fsync_dir(dir));
+        synced.map_err(|error| NotMoved { error, is_moved: self.rename_new(to, from).is_err() })
+    }
+
     /// Makes a new file for writing; fails if the name is taken.
     pub fn create<'a>(&self, at: impl Into<Place<'a>>, mode: u32) -> Result<File> {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -159,26 +192,32 @@ impl Fs {
 
     /// Writes all of `bytes` at the file's position; `path` is for the error only.
     pub fn write_all(&self, file: &File, path: &Path, bytes: &[u8]) -> Result<()> {
-        self.change(Op::Write, path.into(), |_| {
-            let mut rest = bytes;
-            while !rest.is_empty() {
-                match nix::unistd::write(file, rest) {
-                    Ok(0) => return Err(Errno::EIO),
-                    Ok(n) => rest = rest.get(n..).unwrap_or_default(),
-                    Err(Errno::EINTR) => {}
-                    Err(e) => return Err(e),
-                }
-            }
-            Ok(())
-        })
+        self.write_on(path, bytes, |rest, _| nix::unistd::write(file, rest))
     }
 
     /// Writes all of `bytes` at `offset` (pwrite(2)).
     pub fn write_at(&self, file: &File, path: &Path, bytes: &[u8], offset: u64) -> Result<()> {
-        self.change(Op::Write, path.into(), |_| {
-            use std::os::unix::fs::FileExt as _;
-            file.write_all_at(bytes, offset).map_err(|e| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+        self.write_on(path, bytes, |rest, done| {
+            let at = offset.checked_add(done as u64).and_then(|at| i64::try_from(at).ok()).ok_or(Errno::EFBIG)?;
+            nix::sys::uio::pwrite(file, rest, at)
         })
+    }
+
+    /// Writes until the kernel has taken every byte: it may take fewer than it is given, and then goes on behind them or
+    /// says why it cannot. Each try is a call of its own to the gate.
+    fn write_on(&self, path: &Path, bytes: &[u8], write: impl Fn(&[u8], usize) -> nix::Result<usize>) -> Result<()> {
+        let mut done = 0;
+        while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+            let takes = self.gate.as_ref().map_or(rest.len(), |gate| gate.takes(path, rest.len()));
+            let part = rest.get(..takes).unwrap_or(rest);
+            match self.change(Op::Write, path.into(), |_| write(part, done)) {
+                Ok(0) => return Err(FsError { op: Op::Write, path: path.to_owned(), source: Errno::EIO }),
+                Ok(n) => done += n,
+                Err(e) if e.source == Errno::EINTR => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
     }
 
     /// Sets a new file's length, leaving a hole (ftruncate(2)); never for a file that was ever linkable.
@@ -266,8 +305,9 @@ impl Fs {
             Err(e) if e.is_not_found() => {}
             Err(e) => return Err(e),
         }
-        self.write_new(&temp, bytes)?;
-        self.rename_over(temp.as_path(), path)?;
+        let renamed = self.write_new(&temp, bytes).and_then(|()| self.rename_over(temp.as_path(), path));
+        // Half a record under that name harms nobody, but takes space that may be what is lacking.
+        renamed.inspect_err(|_| drop(self.unlink(temp.as_path())))?;
         self.fsync_dir(parent)
     }
 

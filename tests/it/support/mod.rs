@@ -9,9 +9,11 @@
     reason = "support of tests: it works on its own directories and may panic"
 )]
 
+pub mod faulty;
 pub mod fixture;
 pub mod mounts;
 pub mod program;
+pub mod sweep;
 
 use chrono::{TimeZone as _, Utc};
 use snapkeep::clock::{Clock, ManualClock};

@@ -1,0 +1,166 @@
+//! A gate that makes one call of one operation go wrong, in every way that a kernel has, and that knows what is not yet
+//! durable.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, dead_code, unreachable_pub, reason = "support of tests")]
+
+use nix::errno::Errno;
+use snapkeep::store::fs::{Gate, Op};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
+
+/// How a call goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It fails, once.
+    Fails(Errno),
+    /// A write takes half of its bytes, and the next one finds the disk full.
+    ShortThenFull,
+    /// A write takes half of its bytes, and nothing else is wrong.
+    ShortThenOn,
+    /// It and every later one fails: to the disk, the process is dead.
+    Stop,
+}
+
+impl Fault {
+    pub const ALL: [Self; 8] = [
+        Self::Fails(Errno::EIO),
+        Self::Fails(Errno::ENOSPC),
+        Self::Stop,
+        Self::Fails(Errno::EMLINK),
+        Self::Fails(Errno::EXDEV),
+        Self::Fails(Errno::EPERM),
+        Self::ShortThenFull,
+        Self::ShortThenOn,
+    ];
+
+    /// The ones that are tried at every call also where time is short.
+    pub fn is_everywhere(self) -> bool {
+        !matches!(self, Self::Fails(Errno::EMLINK | Errno::EXDEV | Errno::EPERM))
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    is_armed: bool,
+    /// Calls (for short writes: writes) since it was armed.
+    seen: u64,
+    hit: Option<String>,
+    is_short_now: bool,
+    is_full_next: bool,
+    /// Names made, and files written to, that no sync has made durable yet.
+    names: BTreeSet<PathBuf>,
+    files: BTreeSet<PathBuf>,
+}
+
+/// The gate: the nth call from when it is armed goes wrong.
+#[derive(Debug)]
+pub struct Faulty {
+    fault: Fault,
+    n: u64,
+    state: Mutex<State>,
+}
+
+impl Faulty {
+    pub fn new(fault: Fault, n: u64) -> Self {
+        Self { fault, n, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    pub fn arm(&self) {
+        self.state().is_armed = true;
+    }
+
+    pub fn disarm(&self) {
+        self.state().is_armed = false;
+    }
+
+    /// What call went wrong.
+    pub fn hit(&self) -> Option<String> {
+        self.state().hit.clone()
+    }
+
+    /// What a power cut may lose now, save what is only being built.
+    pub fn not_durable(&self) -> Vec<PathBuf> {
+        let state = self.state();
+        let is_built = |path: &&PathBuf| !path.components().any(|c| c.as_os_str() == "staging");
+        state.names.iter().chain(&state.files).filter(is_built).cloned().collect()
+    }
+
+    /// Forgets what is not durable so far: the operation that is looked at begins now.
+    pub fn begin(&self) {
+        let mut state = self.state();
+        state.names.clear();
+        state.files.clear();
+    }
+}
+
+impl Gate for Faulty {
+    fn before(&self, op: Op, path: &Path) -> Result<(), Errno> {
+        let mut state = self.state();
+        if !state.is_armed {
+            return Ok(());
+        }
+        if op == Op::Write && std::mem::take(&mut state.is_short_now) {
+            state.is_full_next = self.fault == Fault::ShortThenFull;
+            return Ok(());
+        }
+        if op == Op::Write && std::mem::take(&mut state.is_full_next) {
+            return Err(Errno::ENOSPC);
+        }
+        let errno = match self.fault {
+            Fault::Fails(errno) => errno,
+            Fault::Stop => Errno::ENOTRECOVERABLE,
+            Fault::ShortThenFull | Fault::ShortThenOn => return Ok(()),
+        };
+        state.seen += 1;
+        if state.seen == self.n || (state.seen > self.n && self.fault == Fault::Stop) {
+            state.hit.get_or_insert_with(|| format!("{op} {}", path.display()));
+            return Err(errno);
+        }
+        Ok(())
+    }
+
+    fn takes(&self, path: &Path, len: usize) -> usize {
+        let mut state = self.state();
+        if !state.is_armed || !matches!(self.fault, Fault::ShortThenFull | Fault::ShortThenOn) {
+            return len;
+        }
+        state.seen += 1;
+        if state.seen != self.n {
+            return len;
+        }
+        state.is_short_now = true;
+        state.hit = Some(format!("write {} of {len} bytes to {}", (len / 2).max(1), path.display()));
+        (len / 2).max(1)
+    }
+
+    fn after(&self, op: Op, path: &Path) {
+        let mut state = self.state();
+        match op {
+            Op::Mkdir | Op::Symlink | Op::Link | Op::Rename | Op::Create => drop(state.names.insert(path.to_owned())),
+            Op::Write | Op::Truncate | Op::Reflink => drop(state.files.insert(path.to_owned())),
+            Op::Fsync => {
+                state.files.remove(path);
+                state.names.retain(|name| name.parent() != Some(path));
+            }
+            Op::Unlink => {
+                state.names.retain(|name| !name.starts_with(path));
+                state.files.retain(|file| !file.starts_with(path));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Fails every call of one kind whose path ends so, until it is let go.
+#[derive(Debug)]
+pub struct Only(pub Op, pub &'static str);
+
+impl Gate for Only {
+    fn before(&self, op: Op, path: &Path) -> Result<(), Errno> {
+        if op == self.0 && path.ends_with(self.1) { Err(Errno::EIO) } else { Ok(()) }
+    }
+}
