@@ -85,7 +85,8 @@ impl Faulty {
     /// What a power cut may lose now, save what is only being built.
     pub fn not_durable(&self) -> Vec<PathBuf> {
         let state = self.state();
-        let is_built = |path: &&PathBuf| !path.components().any(|c| c.as_os_str() == "staging");
+        // A doomed name need not be durable before the first file below it goes, which `after` sees to.
+        let is_built = |path: &&PathBuf| !path.components().any(|c| c.as_os_str() == "staging") && doomed(path).as_ref() != Some(*path);
         state.names.iter().chain(&state.files).filter(is_built).cloned().collect()
     }
 
@@ -147,12 +148,20 @@ impl Gate for Faulty {
                 state.names.retain(|name| name.parent() != Some(path));
             }
             Op::Unlink => {
+                let is_early = doomed(path).is_some_and(|doomed| doomed != path && state.names.contains(&doomed));
+                assert!(!is_early, "{} is unlinked before its doom is durable", path.display());
                 state.names.retain(|name| !name.starts_with(path));
                 state.files.retain(|file| !file.starts_with(path));
             }
             _ => {}
         }
     }
+}
+
+/// The entry of a trash that is being unlinked and has `path` in it.
+fn doomed(path: &Path) -> Option<PathBuf> {
+    let is_doomed = |p: &&Path| p.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"unlinking:"));
+    path.ancestors().find(is_doomed).map(Path::to_owned)
 }
 
 /// Fails every call of one kind whose path ends so, until it is let go.
