@@ -10,12 +10,18 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// No process has more mappings than this, in bytes of text.
 const MAPS_LIMIT: u64 = 256 << 20;
 
 /// `PF_KTHREAD` of the kernel's sched.h, in the flags of `/proc/<pid>/stat`.
 const KERNEL_THREAD: u64 = 0x0020_0000;
+
+/// What seems to be in use is looked at again after rests of 1, 2, 4 ms and so on up to this one, before that is believed:
+/// a process that another thread starts at this moment has copies of all our descriptors until it executes its program,
+/// and so keeps open what we have just closed.
+const LONGEST_REST: Duration = Duration::from_millis(64);
 
 /// A file that another process has open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +53,18 @@ impl From<FsError> for CannotTell {
 /// # Errors
 /// [`CannotTell`].
 pub fn in_use(fs: &Fs, dir: &Path) -> Result<Option<InUse>, CannotTell> {
+    let mut rest = Duration::from_millis(1);
+    loop {
+        let found = look(fs, dir)?;
+        if found.is_none() || rest > LONGEST_REST {
+            return Ok(found);
+        }
+        std::thread::sleep(rest);
+        rest *= 2;
+    }
+}
+
+fn look(fs: &Fs, dir: &Path) -> Result<Option<InUse>, CannotTell> {
     let mut root = match Below::open(fs, dir) {
         Ok(root) => root,
         Err(e) if e.is_not_found() => return Ok(None),
@@ -249,6 +267,26 @@ mod tests {
             assert_eq!(in_use(&fs, &vm), Ok(None));
         }
         assert_eq!(in_use(&fs, &vm.join("missing")), Ok(None));
+    }
+
+    #[test]
+    fn a_process_that_is_being_started_does_not_make_an_instance_seem_to_run() {
+        let (_temp, vm) = instance();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                    Command::new("true").status().unwrap();
+                }
+            });
+            let write_and_look = |_| {
+                drop(std::fs::OpenOptions::new().write(true).open(vm.join("disk")).unwrap());
+                in_use(&Fs::real(), &vm)
+            };
+            let other = (0..400).map(write_and_look).find(|found| *found != Ok(None));
+            stop.store(true, std::sync::atomic::Ordering::SeqCst);
+            assert_eq!(other, None);
+        });
     }
 
     #[test]
