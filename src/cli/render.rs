@@ -210,6 +210,9 @@ fn worker(w: &WorkerView, now: DateTime<Utc>) -> String {
             paint(ODD, &format!("{} got no link to the snapshot's (see fork.created)", count(w.memory_fallbacks, "fork"))),
         ));
     }
+    if let Some(why) = w.clock.as_ref().and_then(|clock| clock.why.as_ref()) {
+        pairs.push(("clock", paint(ODD, &format!("not believed, so nothing is removed by age: {why}"))));
+    }
     if let Some(why) = &w.root_lost {
         pairs.push(("root", paint(BAD, why)));
     }

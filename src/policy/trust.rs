@@ -103,6 +103,12 @@ impl ClockRecord {
         Self { unsettled_ms: Some(0), ..Self::trusting(now) }
     }
 
+    /// The boot clock at the last look, if that was in this boot.
+    #[must_use]
+    pub fn last_seen(&self, boot_id: &str) -> Option<Duration> {
+        (self.last.boot_id == boot_id).then(|| Duration::from_millis(self.last.boot_ms))
+    }
+
     /// Whether the clocks were believed at the last look.
     #[must_use]
     pub fn is_settled(&self) -> bool {

@@ -12,6 +12,7 @@ use crate::fork::Forks;
 use crate::ids::{ForkName, InstanceId, SnapshotId};
 use crate::store::fs::FsError;
 use crate::store::root::RootError;
+use crate::store::trash::name_before;
 use crate::store::{Known, RefTarget, Store, StoreError};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::path::PathBuf;
@@ -180,13 +181,21 @@ impl Reclaim {
     }
 }
 
+/// A fork by the name of its directory, also in the trash.
+fn in_words(name: &std::ffi::OsStr) -> String {
+    match name_before(name) {
+        Some(before) => format!("{before} (in the trash)"),
+        None => name.to_string_lossy().into_owned(),
+    }
+}
+
 /// The forks that need a snapshot, by name: where their refs point, else by id.
 #[must_use]
 pub fn fork_names(known: &Known, queued: &[(crate::ids::ForkId, ForkName)]) -> Vec<String> {
     let name = |(fork, target): (&crate::ids::ForkId, &RefTarget)| {
         let queued = queued.iter().find(|(id, _)| id == fork).map(|(_, name)| name.to_string());
         queued.unwrap_or_else(|| match target {
-            RefTarget::At(path) => path.file_name().map_or_else(|| fork.to_string(), |n| n.to_string_lossy().into_owned()),
+            RefTarget::At(path) => path.file_name().map_or_else(|| fork.to_string(), in_words),
             RefTarget::Unreadable => fork.to_string(),
         })
     };

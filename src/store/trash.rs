@@ -69,6 +69,14 @@ fn parse_name(name: &OsStr) -> Option<(OsString, DateTime<Utc>, u64)> {
     Some((what.into(), at, uptime.parse().ok()?))
 }
 
+/// What people call the instance that has this name in the root's trash.
+#[must_use]
+pub fn name_before(name: &OsStr) -> Option<String> {
+    let (what, ..) = parse_name(name)?;
+    let text = what.to_str()?;
+    [Departed::Unforked, Departed::Replaced].iter().find_map(|how| text.strip_prefix(how.prefix())).map(str::to_owned)
+}
+
 impl Trashed {
     /// How an entry of the root's trash came there.
     #[must_use]

@@ -42,8 +42,13 @@ pub(super) fn look_once(store: &Store, wait_for_sync: bool) -> ClockView {
 }
 
 impl ClockWatch {
-    pub(super) fn open(store: &Store) -> Self {
-        Self(Mutex::new((load(store), None)))
+    pub(super) fn open(store: &Store, wait_for_sync: bool) -> Self {
+        let record = load(store);
+        let saved =
+            record.last_seen(&store.clock.boot_id()).filter(|_| store.fs.stat_if_there(&store.layout.clock()).is_ok_and(|m| m.is_some()));
+        let watch = Self(Mutex::new((record, saved)));
+        watch.look(store, wait_for_sync);
+        watch
     }
 
     /// Looks at the clocks; a change is written down, and now and then what is as it was.

@@ -130,7 +130,7 @@ impl Worker {
             store.events.emit(Event::StoreRecovered { staging, finished, dropped_refs, torn_bytes, at: now });
         }
         Ok(Arc::new(Self {
-            clock: clock::ClockWatch::open(&store),
+            clock: clock::ClockWatch::open(&store, config.wait_for_sync),
             reclaim: Reclaim::new(Arc::clone(&store), Arc::clone(&forks)),
             schedules,
             forks,

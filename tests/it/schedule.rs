@@ -3,14 +3,13 @@
 
 use crate::support::World;
 use chrono::TimeDelta;
-use snapkeep::clock::Clock;
+use snapkeep::clock::Clock as _;
 use snapkeep::config::parse;
-use snapkeep::event::{Event, Events};
+use snapkeep::event::Event;
 use snapkeep::policy::cadence::Outcome;
-use snapkeep::snapshot::copy::NoProgress;
 use snapkeep::store::fs::{Fs, StopAfter};
 use snapkeep::worker::backend::Backend as _;
-use snapkeep::worker::{Surroundings, Worker, WorkerError};
+use snapkeep::worker::{Worker, WorkerError};
 use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,15 +17,7 @@ use std::time::Duration;
 const HOURLY: &str = "[[policy]]\nname = \"p\"\ninstances = [\"*\"]\nevery = \"1h\"\n[policy.keep]\nlast = 2\n";
 
 fn worker_on(world: &World, policies: &str, fs: Fs) -> Result<Arc<Worker>, WorkerError> {
-    let text = format!(
-        "[store]\npath = \"{}\"\ninstances = \"{}\"\n[worker]\nthreads = 1\n[trash]\ngrace = \"0s\"\n{policies}",
-        world.store.display(),
-        world.vms.display()
-    );
-    let clock: Arc<dyn Clock> = Arc::new(world.clock.clone());
-    let events = Events::new(Arc::clone(&clock), Arc::new(world.events.clone()));
-    let config = parse(vec![("/c.toml".into(), text)]).unwrap();
-    Worker::open(config, &Surroundings { fs, clock, events }, Arc::new(NoProgress))
+    world.try_worker(&format!("[worker]\nthreads = 1\n[trash]\ngrace = \"0s\"\n{policies}"), fs)
 }
 
 fn worker(world: &World, policies: &str) -> Arc<Worker> {

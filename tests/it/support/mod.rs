@@ -17,7 +17,7 @@ pub mod sweep;
 
 use chrono::{TimeZone as _, Utc};
 use snapkeep::clock::{Clock, ManualClock};
-use snapkeep::config::{DriverConfig, ForkConfig, MemoryMethod, Reserve, Skip, SourcePaths};
+use snapkeep::config::{DriverConfig, ForkConfig, MemoryMethod, Reserve, Skip, SourcePaths, parse};
 use snapkeep::driver::Plain;
 use snapkeep::event::{Collected, Event, Events};
 use snapkeep::fork::queue::{Ask, Naming, Request, RequestState};
@@ -25,10 +25,11 @@ use snapkeep::fork::{ForkError, Forks};
 use snapkeep::ids::{ForkName, InstanceId, SnapshotId};
 use snapkeep::policy::KindRule;
 use snapkeep::reclaim::{Reclaim, ReclaimError};
-use snapkeep::snapshot::copy::Flow;
+use snapkeep::snapshot::copy::{Flow, NoProgress};
 use snapkeep::snapshot::take::{How, TakeError, Wanted, take};
 use snapkeep::store::fs::Fs;
 use snapkeep::store::{OpenOptions, Store, StoreError};
+use snapkeep::worker::{Surroundings, Worker, WorkerError};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -114,6 +115,19 @@ impl World {
         let open = self.try_open(Fs::real()).unwrap();
         open.recover().unwrap();
         open
+    }
+
+    /// A worker with this configuration behind `[store]`.
+    pub fn try_worker(&self, rest: &str, fs: Fs) -> Result<Arc<Worker>, WorkerError> {
+        let text = format!("[store]\npath = \"{}\"\ninstances = \"{}\"\n{rest}", self.store.display(), self.vms.display());
+        let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
+        let events = Events::new(Arc::clone(&clock), Arc::new(self.events.clone()));
+        let config = parse(vec![("/c.toml".into(), text)]).unwrap();
+        Worker::open(config, &Surroundings { fs, clock, events }, Arc::new(NoProgress))
+    }
+
+    pub fn worker(&self, rest: &str) -> Arc<Worker> {
+        self.try_worker(rest, Fs::real()).unwrap()
     }
 
     /// Names of all events so far.

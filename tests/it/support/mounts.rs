@@ -110,6 +110,29 @@ pub fn try_mounted(kind: Kind, size: u64) -> Result<Mounted, String> {
     detached.map(|_| mounted)
 }
 
+/// A fresh tmpfs with these options (`size=`, `nr_inodes=`), or `None` after a line that says what is missing.
+pub fn tmpfs(options: &str) -> Option<Mounted> {
+    match try_tmpfs(options) {
+        Ok(mounted) => Some(mounted),
+        Err(why) => {
+            eprintln!("skipped: tmpfs: {why}");
+            None
+        }
+    }
+}
+
+fn try_tmpfs(options: &str) -> Result<Mounted, String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err("not root, so no mounts".to_owned());
+    }
+    private_namespace()?;
+    let dir = tempfile::Builder::new().prefix("snapkeep-mount-").tempdir().map_err(|e| format!("no temporary directory: {e}"))?;
+    let path = dir.path().join("mnt");
+    std::fs::create_dir(&path).map_err(|e| format!("no mount point: {e}"))?;
+    mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), Some(options)).map_err(|e| format!("cannot mount: {e}"))?;
+    Ok(Mounted { path, _dir: dir })
+}
+
 /// Gives this thread (and those and the processes it starts from now on) mounts of its own.
 pub fn private_namespace() -> Result<(), String> {
     thread_local!(static DONE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) });
