@@ -11,6 +11,7 @@ mod lifecycle;
 mod race;
 mod removal;
 mod schedule;
+mod soak;
 mod stops;
 mod support;
 mod verify;

@@ -14,12 +14,13 @@ pub struct Program {
 impl Program {
     /// With these policies (TOML), and no grace in the trash.
     pub fn new(world: &World, policies: &str) -> Self {
+        Self::with(world, &format!("[prune]\nevery = \"1s\"\n[trash]\ngrace = \"0s\"\n{policies}"))
+    }
+
+    /// With this configuration behind `[store]`.
+    pub fn with(world: &World, rest: &str) -> Self {
         let config = world.store.with_extension("toml");
-        let text = format!(
-            "[store]\npath = \"{}\"\ninstances = \"{}\"\n[prune]\nevery = \"1s\"\n[trash]\ngrace = \"0s\"\n{policies}",
-            world.store.display(),
-            world.vms.display()
-        );
+        let text = format!("[store]\npath = \"{}\"\ninstances = \"{}\"\n{rest}", world.store.display(), world.vms.display());
         fs::write(&config, text).unwrap();
         Self { config }
     }
