@@ -41,7 +41,7 @@
 //! 3. **Visible means whole and durable.** Build, sync, rename, sync the parent. No reader ever sees half a snapshot or
 //!    half a fork.
 //! 4. **Nothing is deleted for lack of information.** An unreadable ref, manifest or fork record, a missing mount, a newer
-//!    format: kept, and reported by name. One bad record blocks what it may point at and nothing else.
+//!    format, a clock that jumped: kept, and reported by name. One bad record blocks what it may point at and nothing else.
 //! 5. **No shared writable inode.** The only inodes that forks share are read-only memory files of a snapshot. Each disk
 //!    is its own inode. Before linking, size and mtime must match the manifest. Nothing that was ever linkable is
 //!    truncated, punched or written in place, not even to delete it: unlink only.
@@ -50,9 +50,9 @@
 //!    and has no outcome at start is `failed, interrupted`. Events are at least once, with an id that does not change.
 //! 8. **Deciding is pure.** What is due, what to keep and what the queue does next are functions of data and `now`.
 //!
-//! What breaks when one is broken: 1 and 3 `tests/it/stops.rs` and `tests/it/kill.rs`; 2 `tests/it/race.rs`; 4
-//! `tests/it/lifecycle.rs`; 5 `tests/it/verify.rs` and `lifecycle.rs`; 6 `driver/plain.rs`; 7 `tests/it/schedule.rs`; 8
-//! the properties in `policy/` and `fork/queue_tests.rs`.
+//! What breaks when one is broken: 1 and 3 `tests/it/stops.rs`, `kill.rs`, `faults.rs` and `powercut.rs`; 2 `race.rs` and
+//! `pairs.rs`; 4 `lifecycle.rs`, `guards.rs` and `quarantine.rs`; 5 `verify.rs` and `lifecycle.rs`; 6 `driver/plain.rs`; 7
+//! `schedule.rs`; 8 the properties in `policy/` and `fork/queue_tests.rs`. `docs/reliability.md` has the whole list.
 
 pub mod api;
 pub mod cli;
