@@ -2,6 +2,7 @@
 
 mod api;
 mod cli;
+mod disk;
 mod faults;
 mod filesystems;
 mod guards;
