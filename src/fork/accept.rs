@@ -120,7 +120,7 @@ impl Forks {
                 self.store.undo_refs(guard, refs.iter().map(|(fork, _)| fork));
                 let mut state = self.state();
                 refs.iter().for_each(|(fork, _)| state.queue.give_up(fork));
-                refuse(answers, |r| r.snapshot_id == *id, &e.to_string());
+                refuse(answers, |r| r.snapshot_id == *id, || ForkError::Ref(e.to_string()));
             }
         }
     }
@@ -133,7 +133,7 @@ impl Forks {
             return;
         }
         if let Err(e) = self.state().commit(records) {
-            refuse(answers, |_| true, &e.to_string());
+            refuse(answers, |_| true, || ForkError::Journal(e.to_string()));
         }
     }
 }
@@ -161,10 +161,10 @@ impl Admitted {
     }
 }
 
-fn refuse(answers: &mut [Admitted], which: impl Fn(&Request) -> bool, why: &str) {
+fn refuse(answers: &mut [Admitted], which: impl Fn(&Request) -> bool, why: impl Fn() -> ForkError) {
     for answer in answers {
         if answer.new_request().is_some_and(&which) {
-            *answer = Admitted::No(ForkError::Journal(why.to_owned()));
+            *answer = Admitted::No(why());
         }
     }
 }

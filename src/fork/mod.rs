@@ -46,6 +46,9 @@ pub enum ForkError {
     /// The journal takes no records.
     #[error("the fork queue is closed: {0}")]
     Journal(String),
+    /// The ref that a request needs cannot be made durable; it was not accepted.
+    #[error("the snapshot cannot be kept for the fork: {0}")]
+    Ref(String),
     /// A system call failed.
     #[error(transparent)]
     Io(#[from] FsError),

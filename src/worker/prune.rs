@@ -106,12 +106,16 @@ impl Worker {
     }
 
     /// Has the trash looked at soon by whoever does that, or now, if nobody does: a verb need not wait for files to go.
-    pub(super) fn sweep_soon(&self) -> Answer<()> {
+    /// What fails here is reported and tried again by the next sweep; what the verb was asked for is done already.
+    pub(super) fn sweep_soon(&self) {
         match self.sweeper.get() {
             Some(wake) => wake(),
-            None => drop(self.sweep()?),
+            None => {
+                if let Err(problem) = self.sweep() {
+                    self.store.events.emit(Event::PruneFailed { snapshot: String::new(), error: problem.detail });
+                }
+            }
         }
-        Ok(())
     }
 }
 

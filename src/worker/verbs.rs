@@ -181,7 +181,7 @@ impl Backend for Worker {
     fn unfork(&self, name: &InstanceId) -> Answer<UnforkedView> {
         let removed = self.forks.unfork(name).map_err(|e| problem_of_fork(&e))?;
         // With no grace its files and its ref go at once; what fails is tried again by the next sweep.
-        self.sweep_soon()?;
+        self.sweep_soon();
         Ok(UnforkedView { name: name.clone(), fork_id: removed.fork, snapshot_id: removed.snapshot })
     }
 
@@ -204,7 +204,7 @@ impl Backend for Worker {
         let grace = Worker::config(self).trash.grace;
         match self.reclaim.remove_even(&id, &["by hand".to_owned()], grace, how == Removal::Unreadable) {
             Ok(_) => {
-                self.sweep_soon()?;
+                self.sweep_soon();
                 Ok(RemovedView { id, result: "removed".to_owned(), forks: Vec::new() })
             }
             Err(ReclaimError::Blocked { blocked, .. }) if how == Removal::Defer && !blocked.why.contains(&"unreadable") => {
@@ -258,7 +258,7 @@ impl Backend for Worker {
 
     fn prune(&self, policies: &[PolicyName], hash: Option<&str>) -> Answer<PruneReport> {
         let report = self.prune_by(policies, hash)?;
-        self.sweep_soon()?;
+        self.sweep_soon();
         Ok(report)
     }
 

@@ -2,12 +2,14 @@
 
 mod api;
 mod cli;
+mod disk;
 mod faults;
 mod filesystems;
 mod guards;
 mod kill;
 mod layers;
 mod lifecycle;
+mod powercut;
 mod race;
 mod removal;
 mod schedule;

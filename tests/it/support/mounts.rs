@@ -63,8 +63,24 @@ impl fmt::Display for Kind {
 pub struct Mounted {
     /// Where it is.
     pub path: PathBuf,
+    kind: Option<Kind>,
     // Holds the image and the mount point; removed after the unmount.
     _dir: tempfile::TempDir,
+}
+
+impl Mounted {
+    /// Unmounts it and mounts the same image again, as after a power cut. Nobody may have a file open there.
+    pub fn again(&mut self) -> Result<(), String> {
+        let kind = self.kind.ok_or("it has no image")?;
+        umount2(&self.path, MntFlags::empty()).map_err(|e| format!("cannot unmount {}: {e}", self.path.display()))?;
+        attach(kind, &self.path)
+    }
+
+    /// Makes it read-only, or writable again.
+    pub fn read_only(&self, is: bool) -> Result<(), String> {
+        let flags = if is { MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY } else { MsFlags::MS_REMOUNT };
+        mount(None::<&str>, &self.path, None::<&str>, flags, None::<&str>).map_err(|e| format!("cannot remount: {e}"))
+    }
 }
 
 impl Drop for Mounted {
@@ -94,20 +110,26 @@ pub fn try_mounted(kind: Kind, size: u64) -> Result<Mounted, String> {
         return Err("not root, so no loop devices and no mounts".to_owned());
     }
     let (mkfs, options) = kind.mkfs();
-    let (mkfs, losetup) = (tool(mkfs)?, tool("losetup")?);
+    let mkfs = tool(mkfs)?;
     private_namespace()?;
     let dir = tempfile::Builder::new().prefix("snapkeep-mount-").tempdir().map_err(|e| format!("no temporary directory: {e}"))?;
     let (image, path) = (dir.path().join("image"), dir.path().join("mnt"));
     let made = File::create_new(&image).and_then(|file| file.set_len(size)).and_then(|()| std::fs::create_dir(&path));
     made.map_err(|e| format!("cannot make an image: {e}"))?;
     run(Command::new(&mkfs).args(options).arg(&image))?;
-    let device = run(Command::new(&losetup).args(["-f", "--show"]).arg(&image))?;
-    let done = mount(Some(device.as_str()), &path, Some(kind.name()), MsFlags::empty(), None::<&str>);
+    attach(kind, &path)?;
+    Ok(Mounted { path, kind: Some(kind), _dir: dir })
+}
+
+/// Mounts the image beside the mount point `path`, on a loop device that goes with the mount.
+fn attach(kind: Kind, path: &Path) -> Result<(), String> {
+    let losetup = tool("losetup")?;
+    let device = run(Command::new(&losetup).args(["-f", "--show"]).arg(path.with_file_name("image")))?;
+    let done = mount(Some(device.as_str()), path, Some(kind.name()), MsFlags::empty(), None::<&str>);
     // Detaching a device in use takes effect with its unmount, also if this process is killed.
     let detached = run(Command::new(&losetup).args(["-d", &device]));
     done.map_err(|e| format!("cannot mount {device}: {e}"))?;
-    let mounted = Mounted { path, _dir: dir };
-    detached.map(|_| mounted)
+    detached.map(drop)
 }
 
 /// A fresh tmpfs with these options (`size=`, `nr_inodes=`), or `None` after a line that says what is missing.
@@ -130,7 +152,7 @@ fn try_tmpfs(options: &str) -> Result<Mounted, String> {
     let path = dir.path().join("mnt");
     std::fs::create_dir(&path).map_err(|e| format!("no mount point: {e}"))?;
     mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), Some(options)).map_err(|e| format!("cannot mount: {e}"))?;
-    Ok(Mounted { path, _dir: dir })
+    Ok(Mounted { path, kind: None, _dir: dir })
 }
 
 /// Gives this thread (and those and the processes it starts from now on) mounts of its own.
