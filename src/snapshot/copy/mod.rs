@@ -297,8 +297,8 @@ impl Copier<'_> {
         let place = match self.dest.place(path) {
             Ok(_) if path.as_os_str().is_empty() => return Ok(()),
             Ok(place) => place,
-            // Its directory went before it.
-            Err(e) if e.is_not_found() => {
+            // Its directory went before it, or is something else by now.
+            Err(e) if e.is_replaced() => {
                 self.forget(path);
                 return Ok(());
             }

@@ -1,10 +1,9 @@
-//! Paths below a root directory, reached one component at a time, so that no symbolic link on the way is ever followed
-//! and no path is too long.
+//! Paths below a root directory: no symbolic link on the way is ever followed, no step leads out, and no path is too long.
 
-use super::{Dir, Fs, FsError, Op, Place, Result};
+use super::{Dir, Fs, FsError, Op, Place, Result, beneath};
 use nix::errno::Errno;
 use std::ffi::OsStr;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// A root directory and, for neighbours, the directory below it that was asked for last: two descriptors at any depth.
 #[derive(Debug)]
@@ -42,11 +41,11 @@ impl<'f> Below<'f> {
             _ => (PathBuf::new(), None),
         };
         let rest = relative.strip_prefix(&known).unwrap_or(relative);
-        for component in rest.components() {
-            let Component::Normal(name) = component else {
-                return Err(FsError { op: Op::Open, path: self.path_of(relative), source: Errno::EINVAL });
-            };
-            at = Some(self.fs.open_dir(at.as_ref().unwrap_or(&self.root).at(name))?);
+        let Some(pieces) = beneath::pieces(rest) else {
+            return Err(FsError { op: Op::Open, path: self.path_of(relative), source: Errno::EINVAL });
+        };
+        for piece in &pieces {
+            at = Some(self.fs.open_dir(at.as_ref().unwrap_or(&self.root).at(piece.as_os_str()))?);
         }
         match at {
             Some(dir) => Ok(&self.last.insert((relative.to_owned(), dir)).1),

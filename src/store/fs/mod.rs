@@ -4,6 +4,7 @@
 //! or stops everything at the nth call. Nothing here knows what a snapshot is, decides anything, or retries.
 
 mod below;
+mod beneath;
 mod gate;
 mod place;
 mod read;
@@ -23,7 +24,7 @@ use nix::sys::stat::{Mode, UtimensatFlags};
 use nix::unistd::UnlinkatFlags;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -105,6 +106,9 @@ impl Fs {
         if let Some(gate) = &self.gate {
             gate.before(op, &at.path()).map_err(|source| FsError { op, path: at.path(), source })?;
         }
+        if !beneath::is_bounded(at) {
+            return Err(at.failed(op, Errno::EXDEV));
+        }
         let done = call(at).map_err(|source| FsError { op, path: at.path(), source })?;
         if let Some(gate) = &self.gate {
             gate.after(op, &at.path());
@@ -143,6 +147,9 @@ impl Fs {
     /// Gives the file at `from` one more name, never following a symbolic link (linkat(2)).
     pub fn hard_link<'a, 'b>(&self, from: impl Into<Place<'a>>, to: impl Into<Place<'b>>) -> Result<()> {
         let from = from.into();
+        if !beneath::is_bounded(from) {
+            return Err(from.failed(Op::Link, Errno::EXDEV));
+        }
         self.change(Op::Link, to.into(), |to| nix::unistd::linkat(from.fd(), from.name(), to.fd(), to.name(), AtFlags::empty()))
     }
 
@@ -162,6 +169,9 @@ impl Fs {
     }
 
     fn rename_with(&self, from: Place<'_>, to: Place<'_>, flags: RenameFlags) -> Result<()> {
+        if !beneath::is_bounded(from) {
+            return Err(from.failed(Op::Rename, Errno::EXDEV));
+        }
         self.change(Op::Rename, to, |to| nix::fcntl::renameat2(from.fd(), from.name(), to.fd(), to.name(), flags))
     }
 
@@ -178,16 +188,16 @@ impl Fs {
 
     /// Makes a new file for writing; fails if the name is taken.
     pub fn create<'a>(&self, at: impl Into<Place<'a>>, mode: u32) -> Result<File> {
-        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL;
         let mode = Mode::from_bits_truncate(mode);
-        self.change(Op::Create, at.into(), |p| nix::fcntl::openat(p.fd(), p.name(), flags, mode)).map(File::from)
+        self.change(Op::Create, at.into(), |p| beneath::open(p, flags, mode)).map(File::from)
     }
 
     /// Opens an existing file of ours for appending, or makes it.
     pub fn open_append(&self, path: &Path) -> Result<File> {
-        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_APPEND | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_APPEND;
         let mode = Mode::from_bits_truncate(0o600);
-        self.change(Op::Create, path.into(), |p| nix::fcntl::openat(p.fd(), p.name(), flags, mode)).map(File::from)
+        self.change(Op::Create, path.into(), |p| beneath::open(p, flags, mode)).map(File::from)
     }
 
     /// Writes all of `bytes` at the file's position; `path` is for the error only.
@@ -319,11 +329,11 @@ impl Fs {
         self.fsync(&file, &at.path())
     }
 
-    /// Opens a directory, not through a symbolic link at its last component.
+    /// Opens a directory, not through a symbolic link at its last component; below an open directory, through none at all.
     pub fn open_dir<'a>(&self, at: impl Into<Place<'a>>) -> Result<Dir> {
         let at = at.into();
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let fd: OwnedFd = nix::fcntl::openat(at.fd(), at.name(), flags, Mode::empty()).map_err(|e| at.failed(Op::Open, e))?;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+        let fd = beneath::open(at, flags, Mode::empty()).map_err(|e| at.failed(Op::Open, e))?;
         Ok(Dir::new(fd, at.path()))
     }
 }

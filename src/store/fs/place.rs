@@ -50,7 +50,7 @@ impl xattr::FileExt for Dir {}
 pub enum Place<'a> {
     /// An absolute path of our own making.
     Path(&'a Path),
-    /// One component below an open directory.
+    /// A name in an open directory; for opening, also a path of plain names below it.
     In(&'a Dir, &'a OsStr),
 }
 

@@ -104,6 +104,9 @@ impl Fs {
     /// Looks at a path without following a symbolic link at its end.
     pub fn stat<'a>(&self, at: impl Into<Place<'a>>) -> Result<Meta> {
         let at = at.into();
+        if !super::beneath::is_bounded(at) {
+            return Err(at.failed(Op::Stat, Errno::EXDEV));
+        }
         let st = nix::sys::stat::fstatat(at.fd(), at.name(), AtFlags::AT_SYMLINK_NOFOLLOW).map_err(|e| at.failed(Op::Stat, e))?;
         Ok(Meta::of(&st))
     }
@@ -137,8 +140,8 @@ impl Fs {
     /// Opens a file for reading; never a symbolic link, never blocks on a FIFO.
     pub fn open_file<'a>(&self, at: impl Into<Place<'a>>) -> Result<File> {
         let at = at.into();
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-        let fd = nix::fcntl::openat(at.fd(), at.name(), flags, Mode::empty()).map_err(|e| at.failed(Op::Open, e))?;
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let fd = super::beneath::open(at, flags, Mode::empty()).map_err(|e| at.failed(Op::Open, e))?;
         Ok(File::from(fd))
     }
 
@@ -158,6 +161,9 @@ impl Fs {
     /// What a symbolic link holds.
     pub fn read_link<'a>(&self, at: impl Into<Place<'a>>) -> Result<OsString> {
         let at = at.into();
+        if !super::beneath::is_bounded(at) {
+            return Err(at.failed(Op::Read, Errno::EXDEV));
+        }
         nix::fcntl::readlinkat(at.fd(), at.name()).map_err(|e| at.failed(Op::Read, e))
     }
 

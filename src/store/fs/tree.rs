@@ -1,11 +1,15 @@
 //! Removing a tree: the one place that does, always below an open directory, never through a symbolic link.
 
-use super::{Dir, FileType, Fs, Place, Result};
+use super::{Below, Dir, DirEntry, FileType, Fs, FsError, Place, Result};
+use std::path::PathBuf;
 
 impl Fs {
-    /// Unlinks everything below and at `at`; a path that is not there is fine. Files are unlinked, never truncated.
+    /// Unlinks everything below and at `at`; a path that is not there is fine, and so is what somebody else removes
+    /// meanwhile. Files are unlinked, never truncated.
     ///
-    /// Iterative, so that a tree of any depth can go: each directory is emptied before its turn to be removed comes.
+    /// Iterative, with a few descriptors at any depth: each directory is emptied before its turn to be removed comes, and
+    /// the one above it is then opened anew from the top. Opened from there it is in the tree, whatever was moved meanwhile;
+    /// `..` of a directory that was moved out would not be.
     pub fn remove_tree<'a>(&self, at: impl Into<Place<'a>>) -> Result<()> {
         let at = at.into();
         match self.stat_if_there(at)? {
@@ -13,35 +17,127 @@ impl Fs {
             Some(meta) if meta.kind != FileType::Directory => return self.unlink(at),
             Some(_) => {}
         }
-        let mut open: Vec<(Dir, Vec<super::DirEntry>)> = vec![self.open_for_removal(at)?];
-        while let Some((dir, rest)) = open.last_mut() {
+        let mut tree = Below::open(self, at)?;
+        let mut path = PathBuf::new();
+        let mut pending = vec![self.names_for_removal(tree.root())?];
+        while let Some(rest) = pending.last_mut() {
             let Some(entry) = rest.pop() else {
-                let name = dir.path().file_name().map(std::ffi::OsStr::to_owned);
-                open.pop();
-                match (open.last(), name) {
-                    (Some((parent, _)), Some(name)) => self.rmdir(parent.at(&name))?,
-                    _ => self.rmdir(at)?,
+                pending.pop();
+                if !pending.is_empty() {
+                    unless_gone(self.rmdir(tree.place(&path)?))?;
+                    path.pop();
                 }
                 continue;
             };
-            if self.stat(dir.at(&entry.name))?.kind == FileType::Directory {
-                let next = self.open_for_removal(dir.at(&entry.name))?;
-                open.push(next);
-            } else {
-                self.unlink(dir.at(&entry.name))?;
+            let dir = tree.dir(&path)?;
+            match self.stat_if_there(dir.at(&entry.name))? {
+                None => {}
+                Some(meta) if meta.kind == FileType::Directory => {
+                    path.push(&entry.name);
+                    pending.push(self.names_for_removal(tree.dir(&path)?)?);
+                }
+                Some(_) => unless_gone(self.unlink(dir.at(&entry.name)))?,
             }
         }
-        Ok(())
+        self.rmdir(at)
     }
 
-    /// Opens and lists a directory, with the owner's write bit so that its entries can go.
-    fn open_for_removal(&self, at: Place<'_>) -> Result<(Dir, Vec<super::DirEntry>)> {
-        let dir = self.open_dir(at)?;
-        let meta = self.stat_open(&dir, dir.path())?;
+    /// Lists an open directory, with all the owner's bits, so that its entries can go.
+    fn names_for_removal(&self, dir: &Dir) -> Result<Vec<DirEntry>> {
+        let meta = self.stat_open(dir, dir.path())?;
         if meta.mode & 0o700 != 0o700 {
-            self.set_mode(&dir, dir.path(), meta.mode | 0o700)?;
+            self.set_mode(dir, dir.path(), meta.mode | 0o700)?;
         }
-        let entries = self.list_open(&dir)?;
-        Ok((dir, entries))
+        self.list_open(dir)
+    }
+}
+
+fn unless_gone(removed: Result<()>) -> Result<()> {
+    match removed {
+        Err(FsError { source: nix::errno::Errno::ENOENT, .. }) => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::disallowed_methods, reason = "tests look at directories by other means than the code under test")]
+
+    use super::super::{Gate, Op};
+    use super::*;
+    use nix::errno::Errno;
+    use std::ffi::OsStr;
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// The most descriptors below a directory that were open at any write-like call.
+    #[derive(Debug)]
+    struct Descriptors(PathBuf, AtomicUsize);
+
+    impl Gate for Descriptors {
+        fn before(&self, _op: Op, _path: &Path) -> std::result::Result<(), Errno> {
+            let links = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|e| std::fs::read_link(e.ok()?.path()).ok());
+            self.1.fetch_max(links.filter(|link| link.starts_with(&self.0)).count(), Ordering::SeqCst);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_tree_of_any_depth_is_removed_with_a_few_descriptors() {
+        let temp = tempfile::tempdir().unwrap();
+        let fs = Fs::real();
+        let mut dir = fs.open_dir(temp.path()).unwrap();
+        let (name, file) = (OsStr::new("d"), OsStr::new("f"));
+        // Not so deep that /proc could not tell the path of a descriptor.
+        for _ in 0..1200 {
+            fs.mkdir(dir.at(name), 0o500).unwrap();
+            dir = fs.open_dir(dir.at(name)).unwrap();
+            fs.set_mode(&dir, dir.path(), 0o700).unwrap();
+            fs.create(dir.at(file), 0o400).unwrap();
+        }
+        drop(dir);
+        let gate = Arc::new(Descriptors(temp.path().canonicalize().unwrap(), AtomicUsize::new(0)));
+        Fs::gated(gate.clone()).remove_tree(&temp.path().join("d")).unwrap();
+        assert_eq!(fs.list(temp.path()).unwrap(), []);
+        let most = gate.1.load(Ordering::SeqCst);
+        assert!((1..=4).contains(&most), "{most} descriptors");
+    }
+
+    /// Moves a directory out of the tree, and puts a link to it in its place, when the file in it was removed.
+    #[derive(Debug)]
+    struct MovesOut {
+        from: PathBuf,
+        to: PathBuf,
+    }
+
+    impl Gate for MovesOut {
+        fn before(&self, _op: Op, _path: &Path) -> std::result::Result<(), Errno> {
+            Ok(())
+        }
+        fn after(&self, op: Op, path: &Path) {
+            if op == Op::Unlink && path.ends_with("b/file") {
+                std::fs::rename(&self.from, &self.to).unwrap();
+                std::os::unix::fs::symlink(&self.to, &self.from).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_directory_that_is_moved_out_of_the_tree_is_not_followed() {
+        let temp = tempfile::tempdir().unwrap();
+        let at = |name: &str| temp.path().join(name);
+        for dir in ["tree", "tree/a", "tree/a/b", "elsewhere"] {
+            std::fs::create_dir(at(dir)).unwrap();
+        }
+        for file in ["tree/a/0", "tree/a/b/file", "elsewhere/0"] {
+            std::fs::write(at(file), b"x").unwrap();
+        }
+        let gate = Arc::new(MovesOut { from: at("tree/a"), to: at("elsewhere/a") });
+        let failed = Fs::gated(gate).remove_tree(&at("tree")).unwrap_err();
+        assert!(failed.path.starts_with(at("tree/a")), "{failed}");
+        assert!(at("elsewhere/a/0").exists() && at("elsewhere/0").exists() && at("elsewhere/a/b").exists());
+        Fs::real().remove_tree(&at("tree")).unwrap();
+        assert!(!at("tree").exists() && at("elsewhere/a/0").exists());
     }
 }
