@@ -11,6 +11,7 @@ mod lifecycle;
 mod quarantine;
 mod race;
 mod removal;
+mod repair;
 mod schedule;
 mod stops;
 mod support;
