@@ -13,6 +13,7 @@ mod race;
 mod removal;
 mod repair;
 mod schedule;
+mod sizes;
 mod stops;
 mod support;
 mod verify;
