@@ -1,6 +1,13 @@
 //! Quarantine: a snapshot that failed a check is listed, never forked, never removed by age, reported once, counted as
 //! not there, removed by hand; and nothing else suffers by it.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "tests, which print what they tried"
+)]
 
 use crate::support::{World, instance};
 use snapkeep::event::{Event, Level};
@@ -61,11 +68,14 @@ fn spoil(worker: &Worker, id: &SnapshotId) {
     assert_eq!(state(worker, id), Some(SnapshotState::Quarantined));
 }
 
+/// In words, and what is done to a file.
+type Change<'a> = (&'a str, &'a dyn Fn(&fs::File));
+
 #[test]
 fn memory_that_changed_is_found_at_the_next_fork_reported_once_and_stays_out_of_reach_over_restarts() {
     let time = |file: &fs::File| file.set_times(fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH)).unwrap();
     let length = |file: &fs::File| file.set_len(300 << 10).unwrap();
-    let kinds: [(&str, &dyn Fn(&fs::File)); 2] = [("its time", &time), ("its length", &length)];
+    let kinds: [Change<'_>; 2] = [("its time", &time), ("its length", &length)];
     for (words, how) in kinds {
         let world = World::new();
         world.make_instance("a");

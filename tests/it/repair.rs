@@ -1,6 +1,13 @@
 //! `verify --repair`: what it says of each damage, that it does that and no more, and that a second look agrees. How a
 //! run goes on where it was stopped, keeps to a rate, and is done in the background.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "tests, which print what they tried"
+)]
 
 use crate::support::program::Program;
 use crate::support::{World, instance, listing};
@@ -296,7 +303,7 @@ fn a_damaged_snapshot_is_quarantined_and_nothing_of_it_is_changed() {
 }
 
 #[test]
-fn what_does_not_belong_there_is_moved_aside_and_refs_follow_the_forks_that_there_are() {
+fn what_does_not_belong_there_is_moved_aside() {
     let nobody = ForkId::parse(NOBODY).unwrap();
     table(&[
         ("an extra file", Mends::Aside, &|s| fs::write(s.stored("sub/more"), "x").unwrap(), &["warn file.extra"]),
@@ -317,6 +324,13 @@ fn what_does_not_belong_there_is_moved_aside_and_refs_follow_the_forks_that_ther
         ("in the trash", Mends::Aside, &|s| fs::write(s.layout().trash().join("x"), "x").unwrap(), &["warn name.strange"]),
         ("in a snapshot's refs", Mends::Nothing, &|s| symlink("/x", s.layout().refs_of(&s.id).join("x")).unwrap(), &["warn name.strange"]),
         ("a half fork", Mends::Nothing, &|s| fs::create_dir(s.layout().staged_fork(&nobody)).unwrap(), &["warn fork_staging.stray"]),
+    ]);
+}
+
+#[test]
+fn refs_follow_the_forks_that_there_are_and_records_of_nothing_go() {
+    let nobody = ForkId::parse(NOBODY).unwrap();
+    table(&[
         ("a deleted ref", Mends::Refs, &|s| fs::remove_file(s.own_ref()).unwrap(), &["error fork.without_ref"]),
         ("all refs deleted", Mends::Refs, &|s| fs::remove_dir_all(s.layout().refs_of(&s.id)).unwrap(), &["error fork.without_ref"]),
         (
@@ -441,6 +455,33 @@ fn the_program_mends_says_so_and_its_exit_code_tells_how_bad_it_is() {
         assert_eq!(program.fails("fork base web").0, 4);
         assert_eq!(worker.map_or(0, crate::support::program::Running::stop), 0);
     }
+}
+
+#[test]
+fn a_worker_that_runs_finds_a_bad_snapshot_by_itself_also_after_it_was_killed() {
+    use crate::support::program::eventually;
+    let world = World::new();
+    world.make_instance("golden");
+    let program = Program::new(&world, "[scrub]\nevery = \"1s\"\n");
+    program.ok("init");
+    let state = |name: &str| program.json(&format!("show {name}"))["state"].as_str().unwrap().to_owned();
+    let spoil = |name: &str| {
+        let id = program.json(&format!("snapshot golden --name {name}"))["id"].as_str().unwrap().to_owned();
+        flip(&world.store.join("snapshots").join(id).join("data/overlay.raw"), 10);
+    };
+    program.ok("snapshot golden --name good");
+    let worker = program.run();
+    spoil("first");
+    eventually("the first is found", Duration::from_secs(20), || state("first") == "quarantined");
+    worker.kill();
+    let worker = program.run();
+    assert_eq!(state("first"), "quarantined");
+    spoil("second");
+    eventually("the second is found", Duration::from_secs(20), || state("second") == "quarantined");
+    eventually("a pass ends", Duration::from_secs(20), || worker.log().contains("scrub.finished"));
+    let lines = |name: &str| worker.log().lines().filter(|line| line.contains(name)).count();
+    assert_eq!((lines("scrub.found"), lines("snapshot.quarantined")), (2, 2), "each once: {}", worker.log());
+    assert_eq!((state("good"), worker.stop()), ("ready".to_owned(), 0));
 }
 
 /// Counts bytes, and cancels a worker once there are so many.

@@ -1,6 +1,13 @@
 //! Honest sizes: what `reclaimable_bytes` says is what the file system has more of after the removal, on ext4, xfs and
 //! btrfs, for files of one's own, hard links, shared extents and holes.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "tests, which print what they tried"
+)]
 
 use crate::support::fixture::{Numbers, sparse};
 use crate::support::mounts::{Kind, mounted};
@@ -70,10 +77,12 @@ impl Place<'_> {
         } else {
             fs::remove_dir_all(self.open.store.layout.snapshot(id)).unwrap();
         }
-        let mut freed = 0;
-        for _ in 0..20 {
-            freed = self.free().saturating_sub(before);
-            if freed.abs_diff(expected) <= allowed(expected) {
+        let (mut freed, mut same) = (0, 0);
+        for _ in 0..25 {
+            let now = self.free().saturating_sub(before);
+            same = if now == freed { same + 1 } else { 0 };
+            freed = now;
+            if freed.abs_diff(expected) <= allowed(expected) || same == 4 {
                 break;
             }
             std::thread::sleep(Duration::from_millis(200));
@@ -82,10 +91,12 @@ impl Place<'_> {
     }
 }
 
-/// Tables of the file system come and go with the data.
+/// Tables of the file system come and go with the data, on btrfs nearly 2 KiB with each file.
 fn allowed(bytes: u64) -> u64 {
     (256 << 10) + bytes / 100
 }
+
+const EACH_FILE: u64 = 2 << 10;
 
 /// Blocks below a directory, each inode once, and lengths of regular files, each inode once.
 fn measured(dir: &Path) -> (u64, u64) {
@@ -212,7 +223,8 @@ fn what_is_said_of_a_removal_is_what_it_frees_on_each_file_system() {
             assert_eq!(manifest.size_bytes, lengths, "{kind}, {words}");
             let freed = place.remove(&id, said);
             println!("{kind:6} {words:34} said {said:9} freed {freed:9}");
-            assert!(said.abs_diff(freed) <= allowed(said), "{kind}, {words}: said {said}, freed {freed}");
+            let tables = allowed(said) + EACH_FILE * manifest.entries.len() as u64;
+            assert!(said.abs_diff(freed) <= tables, "{kind}, {words}: said {said}, freed {freed}");
             tried += 1;
         }
         drop(open);
@@ -221,18 +233,44 @@ fn what_is_said_of_a_removal_is_what_it_frees_on_each_file_system() {
 }
 
 #[test]
-fn on_btrfs_an_extent_that_is_partly_needed_is_kept_whole_and_never_said_to_be_freed() {
-    let Some(image) = mounted(Kind::Btrfs, 2 * Kind::SMALLEST) else { return };
-    let world = World::at(&image.path);
-    let open = world.open();
-    let place = Place { world: &world, open: &open, root: &image.path };
-    let id = taken(&place, "a");
-    place.sync();
-    // The middle of an extent: what the snapshot alone still needs of it is not freed, as the source has the rest.
-    write_over(&world.vms.join("a/disk.raw"), &[256 << 10, (64 << 20) + (256 << 10)], 256 << 10);
-    place.sync();
-    let said = place.said(&id);
-    let freed = place.remove(&id, said);
-    println!("btrfs  an extent partly written over      said {said:9} freed {freed:9}");
-    assert!(said <= freed + allowed(freed), "said {said}, freed {freed}");
+fn where_extents_are_needed_in_part_or_twice_no_more_is_said_than_is_freed() {
+    let cases: &[Case<'_>] = &[
+        // The middle of an extent: btrfs keeps it whole as long as anybody has any of it.
+        ("the source has a new middle", &|place, name| {
+            let id = taken(place, name);
+            place.sync();
+            write_over(&place.world.vms.join(name).join("disk.raw"), &[256 << 10, (64 << 20) + (256 << 10)], 256 << 10);
+            id
+        }),
+        ("a new middle, and no source", &|place, name| {
+            let disk = place.instance(name).join("disk.raw");
+            place.sync();
+            write_over(&disk, &[256 << 10, (64 << 20) + (256 << 10)], 256 << 10);
+            let id = place.open.take(name).unwrap();
+            fs::remove_dir_all(place.world.vms.join(name)).unwrap();
+            id
+        }),
+        // Its own two files share with nobody else; of a shared extent nobody tells how many have it.
+        ("shared within the snapshot", &|place, name| {
+            let dir = place.instance(name);
+            let status = std::process::Command::new("cp").arg("--reflink=auto").arg(dir.join("disk.raw")).arg(dir.join("b.raw")).status();
+            assert!(status.unwrap().success());
+            let id = place.open.take(name).unwrap();
+            fs::remove_dir_all(dir).unwrap();
+            id
+        }),
+    ];
+    for kind in [Kind::Xfs, Kind::Btrfs] {
+        let Some(image) = mounted(kind, 2 * Kind::SMALLEST) else { continue };
+        let world = World::at(&image.path);
+        let open = world.open();
+        let place = Place { world: &world, open: &open, root: &image.path };
+        for (n, (words, make)) in cases.iter().enumerate() {
+            let id = make(&place, &format!("i{n}"));
+            let said = place.settled(&id);
+            let freed = place.remove(&id, said);
+            println!("{kind:6} {words:34} said {said:9} freed {freed:9}");
+            assert!(said <= freed + allowed(freed), "{kind}, {words}: said {said}, freed {freed}");
+        }
+    }
 }
