@@ -162,7 +162,9 @@ pub enum Verb {
         plan: Option<String>,
     },
     /// Check digests, refs and strays on the disk; changes nothing without --repair
-    #[command(after_help = "Exit code 1 if a finding is an error (with --strict, also for a warning) and was not mended.")]
+    #[command(
+        after_help = "Exit code 1 if a finding is an error (with --strict, also for a warning) and was not mended; a snapshot in quarantine is not mended."
+    )]
     Verify {
         /// Mend what can be mended without losing anything: quarantine, refs, strays moved aside.
         #[arg(long)]

@@ -5,6 +5,7 @@ use super::out::Out;
 use super::render;
 use crate::ids::{HoldName, InstanceId};
 use crate::worker::backend::{Answer, Backend, Removal};
+use crate::worker::verify::repair::Repair;
 use crate::worker::view::{Finding, ForkBody, Requests, SnapshotFilter, SnapshotView, TakeBody, VerifyBody};
 use chrono::{DateTime, Utc};
 
@@ -142,7 +143,7 @@ fn remove(snapshot: &str, how: Removal, backend: &dyn Backend, out: Out) -> Answ
 fn verify(body: &VerifyBody, strict: bool, backend: &dyn Backend, out: Out) -> Answer<u8> {
     let findings = backend.verify(body)?;
     out.show(&findings, || render::findings(&findings));
-    let is_bad = |f: &Finding| !f.repaired && (f.severity == "error" || strict && f.severity == "warn");
+    let is_bad = |f: &Finding| !Repair::mends(f) && (f.severity == "error" || strict && f.severity == "warn");
     Ok(u8::from(findings.findings.iter().any(is_bad)))
 }
 

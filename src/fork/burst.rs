@@ -257,9 +257,9 @@ impl Forks {
         Ok(())
     }
 
-    /// A memory file that is not the one that was written must not be linked again.
+    /// A memory file or a manifest that is not the one that was written must not be used again.
     fn quarantine_if_changed(&self, request: &Request, error: &ForkError) {
-        if let ForkError::MemoryChanged { .. } = error {
+        if let ForkError::MemoryChanged { .. } | ForkError::Spoilt(_) = error {
             let why = error.to_string();
             let guard = self.store.lock_snapshot(&request.snapshot_id);
             if self.store.known(&request.snapshot_id).is_ok_and(|known| known.quarantined.is_none()) {
@@ -312,5 +312,6 @@ fn is_cancelled(error: &ForkError) -> bool {
 
 /// Whether another attempt may succeed: not if the answer lies in the snapshot or in the name.
 fn can_pass(error: &ForkError) -> bool {
-    !matches!(error, ForkError::NamesSource { .. } | ForkError::MemoryChanged { .. } | ForkError::NoSnapshot(_) | ForkError::Denied(_))
+    let is_final = |e: &ForkError| matches!(e, ForkError::NamesSource { .. } | ForkError::NoSnapshot(_) | ForkError::Denied(_));
+    !is_final(error) && !matches!(error, ForkError::MemoryChanged { .. } | ForkError::Spoilt(_))
 }

@@ -71,6 +71,9 @@ pub enum ForkError {
         /// What about it.
         why: String,
     },
+    /// The snapshot's manifest is not the one that was written.
+    #[error("the snapshot was spoilt since it was taken: {0}")]
+    Spoilt(crate::store::manifest::RecordError),
     /// Copying failed.
     #[error(transparent)]
     Copy(#[from] crate::snapshot::materialize::MaterializeError),

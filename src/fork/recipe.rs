@@ -6,7 +6,7 @@ use crate::config::{ForkConfig, SourcePaths};
 use crate::ids::SnapshotId;
 use crate::store::fs::Fs;
 use crate::store::layout::{Layout, OURS};
-use crate::store::manifest::{Entry, FileNode, Manifest, Node};
+use crate::store::manifest::{Entry, FileNode, Manifest, Node, RecordError};
 use crate::store::{Store, StoreError};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -34,6 +34,7 @@ impl Recipe {
     pub(super) fn load(store: &Store, id: &SnapshotId, config: ForkConfig) -> Result<Self, ForkError> {
         let manifest = store.manifest(id).map_err(|e| match e {
             StoreError::NoSnapshot { .. } => ForkError::NoSnapshot(id.clone()),
+            StoreError::Record(e @ RecordError::Damaged { .. }) => ForkError::Spoilt(e),
             other => ForkError::NotForkable(id.clone(), other.to_string()),
         })?;
         let data = Layout::data_in(&store.layout.snapshot(id));

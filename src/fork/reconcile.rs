@@ -54,15 +54,17 @@ pub fn decide(refs: &[(SnapshotId, ForkId, RefTarget)], unfinished: &HashSet<For
         if unfinished.contains(fork) {
             continue;
         }
-        match (carriers.get(fork).map(Vec::as_slice), target) {
-            (Some([(first, _), rest @ ..]), RefTarget::At(at)) => {
-                let is_there = first == at || rest.iter().any(|(path, _)| path == at);
+        // One that says that it was made of another snapshot does not need this one.
+        let mut places = carriers.get(fork).into_iter().flatten().filter(|(_, record)| record.fork_of_snapshot == *snapshot);
+        match (places.next(), target) {
+            (Some((first, _)), RefTarget::At(at)) => {
+                let is_there = first == at || places.any(|(path, _)| path == at);
                 if !is_there {
                     actions.push(Action::Point { snapshot: snapshot.clone(), fork: fork.clone(), to: first.clone() });
                 }
             }
             // An unreadable ref of a fork that is there: point it right.
-            (Some([(first, _), ..]), RefTarget::Unreadable) => {
+            (Some((first, _)), RefTarget::Unreadable) => {
                 actions.push(Action::Point { snapshot: snapshot.clone(), fork: fork.clone(), to: first.clone() });
             }
             (_, RefTarget::Unreadable) => {}
@@ -70,12 +72,15 @@ pub fn decide(refs: &[(SnapshotId, ForkId, RefTarget)], unfinished: &HashSet<For
             (_, RefTarget::At(_)) => actions.push(Action::Drop { snapshot: snapshot.clone(), fork: fork.clone() }),
         }
     }
-    let known: HashSet<&ForkId> = refs.iter().map(|(_, fork, _)| fork).collect();
-    let mut without: Vec<_> = carriers.iter().filter(|(fork, _)| !known.contains(fork) && !unfinished.contains(*fork)).collect();
+    let mut known: HashSet<(SnapshotId, ForkId)> = refs.iter().map(|(snapshot, fork, _)| (snapshot.clone(), fork.clone())).collect();
+    let mut without: Vec<_> = carriers.iter().filter(|(fork, _)| !unfinished.contains(*fork)).collect();
     without.sort_by_key(|(fork, _)| (*fork).clone());
     for (fork, places) in without {
-        if let Some((at, record)) = places.first() {
-            actions.push(Action::Adopt { snapshot: record.fork_of_snapshot.clone(), fork: fork.clone(), at: at.clone() });
+        for (at, record) in places {
+            let snapshot = record.fork_of_snapshot.clone();
+            if known.insert((snapshot.clone(), fork.clone())) {
+                actions.push(Action::Adopt { snapshot, fork: fork.clone(), at: at.clone() });
+            }
         }
     }
     actions

@@ -11,6 +11,7 @@ use super::{RootProof, StoreError};
 use crate::ids::{ForkId, HoldName, SnapshotId};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -134,6 +135,42 @@ impl Store {
             known.refs.remove(fork);
             known.refs.len()
         }))
+    }
+
+    /// Reads all refs from the disk again, where somebody may have been at work: those that are new there come into the
+    /// index, and those that are gone from there are made again.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn reread_refs(&self) -> Result<(), StoreError> {
+        let listed = self.fs.list_if_there(&self.layout.refs())?;
+        let mut ids: BTreeSet<SnapshotId> = listed.iter().filter_map(|e| SnapshotId::parse(e.name.to_str()?).ok()).collect();
+        ids.extend(self.index().refs().map(|(id, ..)| id.clone()));
+        for id in ids {
+            let guard = self.lock_snapshot(&id);
+            let dir = self.layout.refs_of(&id);
+            let mut there = BTreeMap::new();
+            for entry in self.fs.list_if_there(&dir)? {
+                if let Some(Ok(fork)) = entry.name.to_str().map(ForkId::parse) {
+                    there.insert(fork, load::read_ref(&self.fs, &dir.join(&entry.name)));
+                }
+            }
+            let known = self.index().get(&id).map(|known| known.refs.clone()).unwrap_or_default();
+            let lost: Vec<_> = known
+                .into_iter()
+                .filter_map(|(fork, target)| match target {
+                    RefTarget::At(path) if !there.contains_key(&fork) => Some((fork, path)),
+                    _ => None,
+                })
+                .collect();
+            // At no moment does one that is made again not count.
+            there.extend(lost.iter().map(|(fork, path)| (fork.clone(), RefTarget::At(path.clone()))));
+            self.change(&id, |known| known.refs = there);
+            if !lost.is_empty() {
+                self.add_refs(&guard, &lost)?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes back refs of requests that nobody was told of. One that cannot be removed goes on counting.
@@ -308,13 +345,14 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn clear_orphan_records(&self) -> Result<(), StoreError> {
-        let trashed: std::collections::HashSet<_> = self.trash_entries(&self.layout.trash())?.into_iter().map(|t| t.what).collect();
         for dir in [self.layout.marks(), self.layout.holds()] {
             for entry in self.fs.list_if_there(&dir)? {
                 let Some(Ok(id)) = entry.name.to_str().map(SnapshotId::parse) else { continue };
                 let _guard = self.lock_snapshot(&id);
                 let is_there = self.fs.stat_if_there(&self.layout.snapshot(&id))?.is_some();
-                if !is_there && !trashed.contains(&entry.name) {
+                // Under the lock: a cut in between brings it there.
+                let is_trashed = || self.trash_entries(&self.layout.trash()).map(|all| all.iter().any(|t| t.what == entry.name));
+                if !is_there && !is_trashed()? {
                     self.fs.remove_tree(&dir.join(&entry.name))?;
                     self.change(&id, |known| known.holds.clear());
                 }

@@ -9,6 +9,7 @@ use super::view::{Finding, Findings, VerifyBody};
 use crate::event::Event;
 use crate::fork::queue::Request;
 use crate::ids::{ForkId, SnapshotId};
+use crate::policy::SnapshotState;
 use crate::snapshot::copy::Flow;
 use crate::store::{Store, StoreError};
 use std::collections::HashSet;
@@ -86,14 +87,17 @@ impl Worker {
         let layout = &self.store.layout;
         let mut wants_refs = false;
         let mut wants_records = false;
-        for finding in &mut findings.findings {
+        for finding in findings.findings.iter_mut().filter(|finding| finding.repair.is_some()) {
             let done = match Repair::of(finding, layout) {
                 Some(Repair::Quarantine) => self.quarantine_for(finding),
                 Some(Repair::Lift) => self.lift_quarantine(finding),
                 Some(Repair::Aside) => self.move_aside(Path::new(&finding.path)),
                 Some(Repair::Refs) => {
                     wants_refs = true;
-                    continue;
+                    match self.make_way(finding) {
+                        Ok(()) => continue,
+                        failed => failed,
+                    }
                 }
                 Some(Repair::Records) => {
                     wants_records = true;
@@ -107,6 +111,9 @@ impl Worker {
             }
         }
         if wants_refs {
+            if let Err(e) = self.store.reread_refs() {
+                tracing::debug!(error = %e, "refs stay as they are known");
+            }
             self.forks.forget_all_names();
             self.look_at_root();
         }
@@ -123,7 +130,8 @@ impl Worker {
         let again = verify_store(&self.store, &self.forks.requests(), &VerifyBody { quick: true, ..VerifyBody::default() }, self.flow());
         let left: HashSet<(&str, &str)> = again.findings.iter().map(|f| (f.name.as_str(), f.path.as_str())).collect();
         for finding in &mut findings.findings {
-            let is_of_those = matches!(Repair::of(finding, &self.store.layout), Some(Repair::Refs | Repair::Records));
+            let is_of_those =
+                finding.repair.is_some() && matches!(Repair::of(finding, &self.store.layout), Some(Repair::Refs | Repair::Records));
             finding.repaired |= is_of_those && !left.contains(&(finding.name.as_str(), finding.path.as_str()));
         }
     }
@@ -136,10 +144,14 @@ impl Worker {
     /// Marks a snapshot that failed a check, once.
     pub(super) fn quarantine(&self, id: &SnapshotId, why: &str) -> Result<(), StoreError> {
         let guard = self.store.lock_snapshot(id);
-        if self.store.known(id)?.quarantined.is_some() {
+        let known = self.store.known(id)?;
+        if known.quarantined.is_some() {
             return Ok(());
         }
-        self.store.events.emit(Event::SnapshotQuarantined { snapshot: id.to_string(), why: why.to_owned() });
+        // One whose manifest could not be read at the start was reported then.
+        if known.state() != SnapshotState::Quarantined {
+            self.store.events.emit(Event::SnapshotQuarantined { snapshot: id.to_string(), why: why.to_owned() });
+        }
         self.store.mark_quarantined(&guard, why)?;
         drop(guard);
         self.forks.forget_recipe(id);
@@ -151,10 +163,25 @@ impl Worker {
         self.store.clear_quarantined(&self.store.lock_snapshot(&id))
     }
 
+    /// What stands where a ref should be goes aside, and the ref is made again after that.
+    fn make_way(&self, finding: &Finding) -> Result<(), StoreError> {
+        let path = Path::new(&finding.path);
+        match snapshot_of(path, &self.store.layout) {
+            Some(id) if finding.name == "ref.unreadable" => {
+                let _guard = self.store.lock_snapshot(&id);
+                self.move_aside(path)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Moves something of the store into its `aside` directory, under a name that tells where it was.
     fn move_aside(&self, path: &Path) -> Result<(), StoreError> {
         let (fs, layout) = (&self.store.fs, &self.store.layout);
-        let was = path.strip_prefix(layout.store()).unwrap_or(path).to_string_lossy().replace('/', "%");
+        let mut was = path.strip_prefix(layout.store()).unwrap_or(path).to_string_lossy().replace('/', "%");
+        // The end of a long one: no name has more than 255 bytes.
+        let from = was.len().saturating_sub(200);
+        was.drain(..(from..).find(|at| was.is_char_boundary(*at)).unwrap_or(0));
         let stamp = self.store.clock.now().format("%Y%m%d-%H%M%S%.6f");
         fs.mkdir_if_missing(&layout.aside(), 0o700)?;
         fs.rename_new(path, &layout.aside().join(format!("{stamp}-{was}")))?;

@@ -54,9 +54,11 @@ impl Worker {
         }
         pass.snapshots += 1;
         pass.bytes += found.bytes;
-        let log = pass.log.get_or_insert_default();
+        // Read again: a `verify` may have written it meanwhile.
+        let mut log = VerifyLog::load(&self.store.fs, &self.store.layout);
         log.at.insert(id, self.store.clock.now());
-        save(&self.store, log);
+        save(&self.store, &mut log);
+        pass.log = Some(log);
         true
     }
 

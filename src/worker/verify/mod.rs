@@ -36,7 +36,7 @@ pub fn verify(fs: &Fs, layout: &Layout, journal_unfinished: &HashSet<ForkId>, fl
 pub struct Options<'a> {
     /// Whether a snapshot's digests are compared.
     pub compare: &'a dyn Fn(&SnapshotId) -> bool,
-    /// Told of each snapshot whose digests were all compared.
+    /// Told of each snapshot whose digests were all compared, and found right.
     pub compared: &'a dyn Fn(&SnapshotId),
 }
 

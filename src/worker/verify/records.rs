@@ -3,6 +3,7 @@
 use super::Check;
 use super::forks::Carriers;
 use crate::ids::{ForkId, HoldName, SnapshotId};
+use crate::store::fs::DirEntry;
 use crate::store::layout::Layout;
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -16,8 +17,7 @@ impl Check<'_> {
             let dir = self.layout.refs_of(&id);
             let names = self.names(&dir);
             if !names.is_empty() && !self.is_anywhere(&id) && !self.is_gone(&dir) {
-                let what = "refs of a snapshot that is neither in the store nor in its trash";
-                self.report.warn("ref.without_snapshot", &dir, what);
+                self.refs_of_nothing(&id, &dir, &names, forks);
             }
             for entry in names {
                 let path = dir.join(&entry.name);
@@ -36,13 +36,34 @@ impl Check<'_> {
         }
     }
 
+    /// Refs of a snapshot that is nowhere: garbage, unless a fork says that it was made of it.
+    fn refs_of_nothing(&mut self, id: &SnapshotId, dir: &Path, names: &[DirEntry], forks: Option<&Carriers>) {
+        let is_needed = |fork: ForkId| {
+            let carriers = forks.and_then(|forks| forks.get(&fork));
+            self.unfinished.contains(&fork) || carriers.is_some_and(|all| all.iter().any(|(_, snapshot)| snapshot == id))
+        };
+        let parsed = |entry: &DirEntry| entry.name.to_str().and_then(|name| ForkId::parse(name).ok());
+        if names.iter().filter_map(parsed).any(is_needed) {
+            let what = "forks live whose snapshot is neither in the store nor in its trash; their refs stay, should it come back";
+            self.report.warn("fork.without_snapshot", dir, what);
+        } else {
+            let what = "refs of a snapshot that is neither in the store nor in its trash";
+            self.report.warn("ref.without_snapshot", dir, what);
+        }
+    }
+
     fn one_ref(&mut self, path: &Path, fork: &ForkId, forks: Option<&Carriers>) {
         let target = match self.fs.read_link(path) {
             Ok(target) if Path::new(&target).is_absolute() => PathBuf::from(target),
             Err(e) if e.is_not_found() => return,
             _ => {
                 let what = "not a symbolic link to a directory's path; the fork counts as live";
-                return self.report.error("ref.unreadable", path, what);
+                let is_known = forks.is_some_and(|forks| forks.contains_key(fork));
+                return match is_known {
+                    true => self.report.error("ref.unreadable", path, what),
+                    // Where it pointed to is lost, and so is the proof that nobody needs it.
+                    false => self.report.error_for_people("ref.unreadable", path, what),
+                };
             }
         };
         let Some(forks) = forks else { return };
@@ -89,7 +110,11 @@ impl Check<'_> {
             let dir = self.layout.marks_of(&id);
             self.nowhere(&id, &dir, "mark.without_snapshot", "marks");
             let quarantine = self.layout.mark(&id, "quarantined");
-            if self.sound.contains(&id) && !self.is_gone(&quarantine) {
+            let is_marked = !self.is_gone(&quarantine);
+            if is_marked {
+                self.report.quarantined.insert(id.clone());
+            }
+            if self.sound.contains(&id) && is_marked {
                 let what = "the snapshot is quarantined, and everything in it is right now";
                 self.report.info("quarantine.stale", &quarantine, what);
             }

@@ -26,7 +26,9 @@ impl Repair {
     pub fn of(finding: &Finding, layout: &Layout) -> Option<Self> {
         let path = Path::new(&finding.path);
         match finding.name.as_str() {
-            "digest.differs"
+            "manifest.unreadable"
+            | "manifest.foreign"
+            | "digest.differs"
             | "hole.where_data_was"
             | "size.differs"
             | "mtime.differs"
@@ -49,6 +51,12 @@ impl Repair {
         }
     }
 
+    /// Whether that makes good what was found. A snapshot in quarantine does no harm any more, and is as bad as it was.
+    #[must_use]
+    pub fn mends(finding: &Finding) -> bool {
+        finding.repaired && finding.repair.as_deref() != Some(Self::Quarantine.words())
+    }
+
     /// In words.
     #[must_use]
     pub fn words(self) -> &'static str {
@@ -65,7 +73,7 @@ impl Repair {
 /// The snapshot that a path of the store is about.
 #[must_use]
 pub fn snapshot_of(path: &Path, layout: &Layout) -> Option<SnapshotId> {
-    let tops = [layout.snapshots(), layout.marks()];
+    let tops = [layout.snapshots(), layout.marks(), layout.refs()];
     let rest = tops.iter().find_map(|top| path.strip_prefix(top).ok())?;
     SnapshotId::parse(rest.components().next()?.as_os_str().to_str()?).ok()
 }
