@@ -139,8 +139,9 @@ fn backend(config: Config, around: &Surroundings, verb: &Verb, out: Out) -> Answ
         std::thread::spawn(move || {
             loop {
                 forks.forks.wait_for_work(Duration::from_millis(200));
+                // What failed is settled by the next turn; only a closed queue is not, and the verb sees that itself.
                 if forks.forks.run_ready(&forks.stopping, &forks.cancelled).is_err() {
-                    break;
+                    std::thread::sleep(Duration::from_millis(200));
                 }
             }
         });

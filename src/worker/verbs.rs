@@ -71,7 +71,7 @@ impl Worker {
         sight::resolve(&self.store, snapshot)
     }
 
-    /// Waits until all these requests have come to their end, or the time is over. Whoever has the lock without a
+    /// Waits until all these requests have come to their end, or cannot any more, or the time is over. Whoever has the lock without a
     /// worker's threads does the work meanwhile.
     fn wait_for(&self, requests: &mut [Request], wait: Duration) {
         let deadline = Instant::now().checked_add(wait);
@@ -84,7 +84,8 @@ impl Worker {
                 pending |= !request.state.is_final();
             }
             let left = deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(Instant::now()));
-            if !pending || left.is_zero() || self.stopping.load(std::sync::atomic::Ordering::SeqCst) {
+            let cannot_end = self.forks.closed().is_some();
+            if !pending || cannot_end || left.is_zero() || self.stopping.load(std::sync::atomic::Ordering::SeqCst) {
                 return;
             }
             self.forks.wait_for_change(left.min(Duration::from_millis(200)));
@@ -167,6 +168,11 @@ impl Backend for Worker {
         }
         if let Some(wait) = wait {
             self.wait_for(&mut requests, wait);
+            let pending: Vec<&str> = requests.iter().filter(|r| !r.state.is_final()).map(|r| r.name.as_str()).collect();
+            if let Some(why) = self.forks.closed().filter(|_| !pending.is_empty()) {
+                let detail = format!("{why}; accepted, and to be made after the next start: {}", pending.join(", "));
+                return Err(Problem::new(ProblemKind::Failed, detail));
+            }
         }
         Ok(Requests { requests: requests.into_iter().map(RequestView::from).collect() })
     }

@@ -6,6 +6,7 @@ mod disk;
 mod faults;
 mod filesystems;
 mod guards;
+mod kernel;
 mod kill;
 mod layers;
 mod lifecycle;
