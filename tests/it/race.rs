@@ -8,13 +8,19 @@
     reason = "tests"
 )]
 
-use crate::support::{NEVER, World};
+use crate::support::{NEVER, World, instance};
 use snapkeep::fork::queue::RequestState;
+use snapkeep::ids::HoldName;
 use snapkeep::snapshot::copy::Flow;
+use snapkeep::store::trash::Departed;
+use snapkeep::worker::backend::Backend as _;
 use snapkeep::worker::verify::verify;
+use snapkeep::worker::view::TakeBody;
 use std::collections::HashSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 #[test]
@@ -89,7 +95,7 @@ fn takes_forks_unforks_deletions_and_removals_at_once_leave_a_sound_store() {
             for n in 0..rounds {
                 let made = open.fork(&base, &format!("x{n}")).unwrap();
                 assert_eq!(made.state, RequestState::Done, "{made:?}");
-                open.forks.unfork(&crate::support::instance(&format!("x{n}"))).unwrap();
+                open.forks.unfork(&instance(&format!("x{n}"))).unwrap();
             }
         });
         scope.spawn(|| {
@@ -116,4 +122,23 @@ fn takes_forks_unforks_deletions_and_removals_at_once_leave_a_sound_store() {
     open.reclaim.sweep(Duration::ZERO, Duration::ZERO).unwrap();
     let found = verify(&open.store.fs, &open.store.layout, &HashSet::new(), Flow::quiet());
     assert_eq!(found.findings, []);
+}
+
+#[test]
+fn a_fork_that_is_made_between_the_refs_and_the_root_being_read_is_no_news_to_a_reconcile() {
+    let world = World::new();
+    world.make_instance("a");
+    let open = world.open();
+    let id = open.take("a").unwrap();
+    std::thread::scope(|scope| {
+        let moves = open.store.lock_root_moves();
+        let reconcile = scope.spawn(|| open.forks.reconcile());
+        // It has read the refs, and waits to read the root.
+        std::thread::sleep(Duration::from_millis(100));
+        open.fork(&id, "web").unwrap();
+        drop(moves);
+        assert_eq!(reconcile.join().unwrap().unwrap(), 0);
+    });
+    assert_eq!(open.ref_count(&id), 1);
+    assert!(!world.event_names().contains(&"fork.adopted"), "{:?}", world.event_names());
 }
