@@ -308,13 +308,13 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn clear_orphan_records(&self) -> Result<(), StoreError> {
-        let trashed: std::collections::HashSet<_> = self.trash_entries(&self.layout.trash())?.into_iter().map(|t| t.what).collect();
         for dir in [self.layout.marks(), self.layout.holds()] {
             for entry in self.fs.list_if_there(&dir)? {
                 let Some(Ok(id)) = entry.name.to_str().map(SnapshotId::parse) else { continue };
                 let _guard = self.lock_snapshot(&id);
+                // Under its lock, and the trash too: it may be cut, or brought back, at any other moment.
                 let is_there = self.fs.stat_if_there(&self.layout.snapshot(&id))?.is_some();
-                if !is_there && !trashed.contains(&entry.name) {
+                if !is_there && !self.trash_entries(&self.layout.trash())?.iter().any(|t| t.what == entry.name) {
                     self.fs.remove_tree(&dir.join(&entry.name))?;
                     self.change(&id, |known| known.holds.clear());
                 }

@@ -142,3 +142,45 @@ fn a_fork_that_is_made_between_the_refs_and_the_root_being_read_is_no_news_to_a_
     assert_eq!(open.ref_count(&id), 1);
     assert!(!world.event_names().contains(&"fork.adopted"), "{:?}", world.event_names());
 }
+
+#[test]
+fn a_snapshot_that_is_cut_in_the_middle_of_a_sweep_keeps_its_marks_in_the_trash() {
+    let rounds = if std::env::var_os("FULL").is_some() { 3000 } else { 60 };
+    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let world = World::at(dir.path());
+    world.make_instance("a");
+    let open = world.open();
+    let ids: Vec<_> = (0..12).map(|_| open.take("a").unwrap()).collect();
+    for id in &ids {
+        open.store.mark_quarantined(&open.store.lock_snapshot(id), "a check failed").unwrap();
+    }
+    let grace = Duration::from_secs(3600);
+    let done = AtomicBool::new(false);
+    let undeleted = HoldName::parse("undeleted").unwrap();
+    let mut sweeps = 0;
+    std::thread::scope(|scope| {
+        let sweeper = scope.spawn(|| {
+            while !done.load(Ordering::SeqCst) {
+                open.reclaim.sweep(grace, grace).unwrap();
+                sweeps += 1;
+            }
+        });
+        let mut lost = 0;
+        for round in 0..rounds {
+            let id = &ids[round % ids.len()];
+            open.reclaim.remove(id, &[], grace).unwrap();
+            lost += usize::from(!open.store.layout.mark(id, "quarantined").exists());
+            std::thread::sleep(Duration::from_micros(round as u64 * 37 % 900));
+            lost += usize::from(!open.store.layout.mark(id, "quarantined").exists());
+            open.reclaim.undelete_snapshot(id).unwrap();
+            open.store.drop_hold(&open.store.lock_snapshot(id), &undeleted).unwrap();
+        }
+        done.store(true, Ordering::SeqCst);
+        sweeper.join().unwrap();
+        assert_eq!(lost, 0, "of {rounds}");
+    });
+    println!("{rounds} cuts under {sweeps} sweeps");
+    for id in &ids {
+        assert!(open.store.known(id).unwrap().quarantined.is_some());
+    }
+}
