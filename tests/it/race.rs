@@ -184,3 +184,17 @@ fn a_snapshot_that_is_cut_in_the_middle_of_a_sweep_keeps_its_marks_in_the_trash(
         assert!(open.store.known(id).unwrap().quarantined.is_some());
     }
 }
+
+#[test]
+fn a_sweep_without_a_grace_leaves_alone_what_a_restore_is_building() {
+    let world = World::new();
+    let open = world.open();
+    let building = open.store.instance_locks.lock(&instance("a"));
+    let built = open.store.root_trash_path(Departed::Replaced, &instance("a"));
+    fs::create_dir(&built).unwrap();
+    open.reclaim.sweep(Duration::ZERO, Duration::ZERO).unwrap();
+    assert!(built.exists());
+    drop(building);
+    open.reclaim.sweep(Duration::ZERO, Duration::ZERO).unwrap();
+    assert!(!built.exists());
+}
