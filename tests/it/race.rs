@@ -198,3 +198,20 @@ fn a_sweep_without_a_grace_leaves_alone_what_a_restore_is_building() {
     open.reclaim.sweep(Duration::ZERO, Duration::ZERO).unwrap();
     assert!(!built.exists());
 }
+
+#[test]
+fn two_trees_that_are_replaced_at_the_same_time_of_the_clock_are_both_kept() {
+    let world = World::new();
+    let dir = world.make_instance("a");
+    let worker = world.worker("");
+    let body = TakeBody { instance: instance("a"), name: None, tags: Default::default() };
+    let id = worker.take(&body).unwrap().id;
+    for work in ["one", "two", "three"] {
+        fs::write(dir.join("work"), work).unwrap();
+        worker.restore(id.as_str()).unwrap();
+    }
+    let trash = world.vms.join(".snapkeep/trash");
+    let mut kept: Vec<_> = fs::read_dir(trash).unwrap().map(|e| fs::read_to_string(e.unwrap().path().join("work")).unwrap()).collect();
+    kept.sort();
+    assert_eq!(kept, ["one", "three", "two"]);
+}
