@@ -215,3 +215,29 @@ fn two_trees_that_are_replaced_at_the_same_time_of_the_clock_are_both_kept() {
     kept.sort();
     assert_eq!(kept, ["one", "three", "two"]);
 }
+
+#[test]
+fn a_fork_with_the_name_and_inode_number_of_one_that_was_deleted_keeps_its_ref() {
+    let world = World::new();
+    world.make_instance("a");
+    let open = world.open();
+    let id = open.take("a").unwrap();
+    let dir = world.vms.join("web");
+    let mut reused = 0;
+    for _ in 0..10 {
+        open.fork(&id, "web").unwrap();
+        let inode = fs::metadata(&dir).unwrap().ino();
+        open.forks.reconcile().unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+        // File systems that give numbers out again do so at once.
+        let made = open.fork(&id, "web").unwrap();
+        reused += u32::from(fs::metadata(&dir).unwrap().ino() == inode);
+        open.forks.reconcile().unwrap();
+        let refs: Vec<_> = open.store.known(&id).unwrap().refs.into_keys().collect();
+        assert_eq!(refs, [made.id], "after {reused} that were the same");
+        fs::remove_dir_all(&dir).unwrap();
+        open.forks.reconcile().unwrap();
+        assert_eq!(open.ref_count(&id), 0);
+    }
+    println!("{reused} of 10 had the number of the one before");
+}
