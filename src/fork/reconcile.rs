@@ -244,7 +244,8 @@ impl Forks {
             }
             Action::Adopt { snapshot, fork, at } => {
                 let guard = self.store.lock_snapshot(&snapshot);
-                if self.store.known(&snapshot).is_ok() {
+                // One that was asked for and made since the refs were read has its ref.
+                if self.store.known(&snapshot).is_ok_and(|known| !known.refs.contains_key(&fork)) {
                     self.store.add_refs(&guard, &[(fork.clone(), at.clone())])?;
                     self.store.events.emit(Event::ForkAdopted { fork, name: name(&at), snapshot });
                 }

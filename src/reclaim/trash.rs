@@ -84,6 +84,11 @@ impl Reclaim {
     fn doom(&self, due: &[Trashed], trashes: &[&Path]) -> Vec<Trashed> {
         let mut doomed = Vec::new();
         for entry in due {
+            // Whoever restores an instance builds it in the trash, with the instance's lock: the next sweep comes back.
+            let locked = entry.instance().filter(|_| !entry.is_doomed).map(|name| self.store.instance_locks.try_lock(&name));
+            if matches!(locked, Some(None)) {
+                continue;
+            }
             match self.store.doom(entry) {
                 Ok(entry) => doomed.push(entry),
                 Err(e) => self.report_once(entry, &e.to_string()),

@@ -83,6 +83,8 @@ pub fn restore(store: &Arc<Store>, id: &SnapshotId, driver: &dyn Driver, skip: &
     };
     still()?;
     let built = store.root_trash_path(Departed::Replaced, &instance);
+    // Before what is removed after a failure: a name that is taken is another's.
+    store.fs.mkdir(&built, 0o700)?;
     // The build takes its time: whether the instance runs is asked again behind it.
     let made = build(store, &manifest, is_there.then_some(live.as_path()), &built, skip, flow).and_then(|()| still());
     if let Err(e) = made {
@@ -98,7 +100,6 @@ pub fn restore(store: &Arc<Store>, id: &SnapshotId, driver: &dyn Driver, skip: &
 /// Steps 1 and 2: the tree, with the live instance's own directory and the live files that snapshots skip; durable.
 fn build(store: &Store, manifest: &Manifest, live: Option<&Path>, built: &Path, skip: &Skip, flow: Flow<'_>) -> Result<(), RestoreError> {
     let fs = &store.fs;
-    fs.mkdir(built, 0o700)?;
     let data = Layout::data_in(&store.layout.snapshot(&manifest.id));
     let context = MaterializeContext {
         fs,

@@ -44,9 +44,24 @@ pub struct Scan {
     pub trashed: BTreeMap<OsString, (u64, Standing)>,
 }
 
-/// What a scan may take as known, to read only what is new.
+/// What a scan may take as known, to read only what is new: a record whose file is still the same. The directory's name
+/// and inode number alone would not tell, since file systems give a number out again at once.
 #[derive(Debug, Default)]
-pub struct ScanCache(HashMap<(OsString, u64), ForkRecord>);
+pub struct ScanCache(HashMap<(OsString, u64), (Version, ForkRecord)>);
+
+/// Which file, as of when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Version {
+    file_id: (u64, u64),
+    ctime_ns: i64,
+}
+
+impl Version {
+    /// `None` if there is no record, or it cannot be told: then it is read.
+    fn of(fs: &Fs, record: &Path) -> Option<Self> {
+        fs.stat_if_there(record).ok().flatten().map(|meta| Self { file_id: meta.file_id, ctime_ns: meta.ctime_ns })
+    }
+}
 
 impl ScanCache {
     /// Forgets a name of which the kernel reported a change.
@@ -111,7 +126,11 @@ pub fn scan(fs: &Fs, layout: &Layout, cache: &mut ScanCache) -> Result<Scan, FsE
 /// What one entry is; `None` if it is no directory, or gone by now.
 fn look(fs: &Fs, path: &Path, entry: &DirEntry, cache: &mut ScanCache) -> Result<Option<Standing>, FsError> {
     let key = (entry.name.clone(), entry.inode);
-    if let Some(record) = cache.0.get(&key) {
+    // Told before it is read: what changes in between is read again by the next scan.
+    let version = Version::of(fs, &Layout::fork_record_in(path));
+    if let Some((known, record)) = cache.0.get(&key)
+        && Some(*known) == version
+    {
         return Ok(Some(Standing::Fork(record.clone())));
     }
     match fs.stat_if_there(path)? {
@@ -119,8 +138,9 @@ fn look(fs: &Fs, path: &Path, entry: &DirEntry, cache: &mut ScanCache) -> Result
         _ => return Ok(None),
     }
     let standing = standing(fs, path)?;
-    if let Standing::Fork(record) = &standing {
-        cache.0.insert(key, record.clone());
+    match (&standing, version) {
+        (Standing::Fork(record), Some(version)) => drop(cache.0.insert(key, (version, record.clone()))),
+        _ => drop(cache.0.remove(&key)),
     }
     Ok(Some(standing))
 }

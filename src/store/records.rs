@@ -349,10 +349,9 @@ impl Store {
             for entry in self.fs.list_if_there(&dir)? {
                 let Some(Ok(id)) = entry.name.to_str().map(SnapshotId::parse) else { continue };
                 let _guard = self.lock_snapshot(&id);
+                // Under its lock, and the trash too: it may be cut, or brought back, at any other moment.
                 let is_there = self.fs.stat_if_there(&self.layout.snapshot(&id))?.is_some();
-                // Under the lock: a cut in between brings it there.
-                let is_trashed = || self.trash_entries(&self.layout.trash()).map(|all| all.iter().any(|t| t.what == entry.name));
-                if !is_there && !is_trashed()? {
+                if !is_there && !self.trash_entries(&self.layout.trash())?.iter().any(|t| t.what == entry.name) {
                     self.fs.remove_tree(&dir.join(&entry.name))?;
                     self.change(&id, |known| known.holds.clear());
                 }

@@ -9,7 +9,7 @@ use super::fs::FsError;
 use super::open::{SnapshotGuard, Store};
 use super::{RootProof, StoreError, load, records};
 use crate::ids::{HoldName, InstanceId, SnapshotId};
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -113,10 +113,14 @@ impl Store {
         self.trash_path(&self.layout.root_trash(), &what)
     }
 
-    /// A new name in a trash directory for `what`, cut now.
+    /// A new name in a trash directory for `what`, cut now. A clock that stood still or stepped back gives no name twice;
+    /// the caller has the lock of `what`.
     #[must_use]
     pub fn trash_path(&self, trash: &Path, what: &OsStr) -> PathBuf {
-        trash.join(entry_name(what, self.clock.now(), self.uptime_seconds()))
+        let (now, uptime) = (self.clock.now(), self.uptime_seconds());
+        let at = |micros: i64| trash.join(entry_name(what, now + TimeDelta::microseconds(micros), uptime));
+        let is_free = |path: &PathBuf| matches!(self.fs.stat_if_there(path), Ok(None) | Err(_));
+        (0..1_000_000).map(at).find(is_free).unwrap_or_else(|| at(0))
     }
 
     /// The cut: moves a snapshot into the trash and makes that durable. The caller holds its lock and has checked all
