@@ -113,7 +113,11 @@ fn until_it_passes(disk: &Disk, verb: &str, stride: u64, left: fn(u64) -> Left, 
         let is_done = output.status.success();
         let why = said(&output);
         let is_named = is_done || ["No space left on device", "there is no room for it"].iter().any(|cause| why.contains(cause));
-        assert!(is_named && !why.contains("queue is closed"), "{when}: {output:?}");
+        // When the time of the verb is over, an attempt may not have come to its end.
+        let is_over = output.status.code() == Some(75) && why.contains("\"attempts\": 0");
+        assert!(is_named || is_over, "{when}: {output:?}");
+        // Only a journal that cannot be written closes the queue.
+        assert!(!(why.contains("symbolic link") && why.contains("queue is closed")), "{when}: {output:?}");
         causes.extend(why.lines().filter_map(|line| line.strip_prefix("snapkeep: ")).map(str::to_owned));
         assert!(disk.is_staging_empty(), "{when}: staging is not empty: {output:?}");
         disk.empty();
@@ -146,7 +150,9 @@ fn forks_on_a_disk_that_fills_up_are_refused_or_made_when_there_is_space() {
         let stride = if std::env::var_os("FULL").is_some() { 1 } else { 4 };
         until_it_passes(&disk, "fork base g h --json --timeout 10ms", stride, left, |when, output| {
             let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-            let accepted = answer["requests"].as_array().map_or(0, Vec::len);
+            // With no space for the journal's next record the queue closes, and the next start goes on with what is in it.
+            let is_for_later = said(output).contains("to be made after the next start");
+            let accepted = if is_for_later { 2 } else { answer["requests"].as_array().map_or(0, Vec::len) };
             eventually("what was accepted is made", Duration::from_secs(20), || {
                 disk.program.ok("once");
                 accepted == 0 || ["g", "h"].iter().all(|name| disk.names("forks", "forks").iter().any(|f| f == name))

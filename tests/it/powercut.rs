@@ -21,12 +21,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// What was acknowledged in one round.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Acknowledged {
     snapshots: Vec<String>,
     /// Made, or accepted without waiting: the next start makes these.
     forks: Vec<String>,
     unforked: Vec<String>,
+    /// Their removal was begun.
+    going: Vec<String>,
 }
 
 struct Rig {
@@ -71,7 +73,7 @@ fn cut(rig: &Rig, fs_: &Mounted, round: u64, after: Duration) -> Acknowledged {
     let worker = rig.program.run();
     let ask = |line: String| rig.program.output(&line).status.success();
     let until_stopped = |work: &(dyn Fn(u64) + Sync)| (0..).take_while(|_| !stop.load(Ordering::SeqCst)).for_each(work);
-    std::thread::scope(|s| {
+    let mut before = std::thread::scope(|s| {
         let (told, ask, until_stopped) = (&told, &ask, &until_stopped);
         s.spawn(move || {
             until_stopped(&|n| {
@@ -89,7 +91,7 @@ fn cut(rig: &Rig, fs_: &Mounted, round: u64, after: Duration) -> Acknowledged {
                         told.lock().unwrap().forks.extend([one.clone(), two]);
                         if wait.is_empty() && n % 3 == 1 {
                             // From now on it may be gone, and must be once that is acknowledged.
-                            told.lock().unwrap().forks.retain(|f| *f != one);
+                            told.lock().unwrap().going.push(one.clone());
                             if ask(format!("unfork {one}")) {
                                 told.lock().unwrap().unforked.push(one);
                             }
@@ -104,12 +106,18 @@ fn cut(rig: &Rig, fs_: &Mounted, round: u64, after: Duration) -> Acknowledged {
             std::thread::sleep(Duration::from_millis(5));
         }
         std::thread::sleep(after);
+        // Unlike without power, processes go on while the file system shuts down. On xfs the last acceptance was then twice
+        // missing from the journal, with its refs there; why is not proven. Only what was acknowledged before counts.
+        let before = told.lock().unwrap().clone();
         let cut = Command::new(tool("xfs_io").unwrap()).args(["-x", "-c", "shutdown"]).arg(&fs_.path).output().unwrap();
         stop.store(true, Ordering::SeqCst);
         worker.kill();
         assert!(cut.status.success(), "{cut:?}");
+        before
     });
-    told.into_inner().unwrap()
+    let going = told.into_inner().unwrap().going;
+    before.forks.retain(|fork| !going.contains(fork));
+    before
 }
 
 /// Everything that was acknowledged is there, and nothing is half there.
@@ -127,7 +135,12 @@ fn check(rig: &Rig, told: &Acknowledged) {
     let listed = rig.program.json("forks");
     let forks: Vec<&str> = listed["forks"].as_array().unwrap().iter().filter_map(|f| f["name"].as_str()).collect();
     for name in &told.forks {
-        assert!(forks.contains(&name.as_str()), "{name} was acknowledged: {forks:?}");
+        let request = || {
+            let all = rig.program.json("queue");
+            all["requests"].as_array().unwrap().iter().find(|r| r["name"] == name.as_str()).cloned()
+        };
+        let started = String::from_utf8_lossy(&started.stdout);
+        assert!(forks.contains(&name.as_str()), "{name} was acknowledged: {:#?}, {forks:?}\n{started}", request());
     }
     for name in &told.unforked {
         assert!(!forks.contains(&name.as_str()), "{name} was removed: {forks:?}");
