@@ -1,5 +1,5 @@
 //! The fuzz targets over their seeds, and over some thousand mutations of them that are the same each time.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_macros, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::disallowed_methods, clippy::disallowed_macros, reason = "tests")]
 
 use crate::support::fixture::Numbers;
 use snapkeep::fuzzing;

@@ -6,6 +6,7 @@
     clippy::indexing_slicing,
     clippy::disallowed_methods,
     clippy::disallowed_macros,
+    clippy::too_many_lines,
     reason = "tests"
 )]
 
