@@ -29,6 +29,7 @@
 //! | [`api`] | HTTP on the worker's unix socket, and the client of it |
 //! | [`daemon`] | `run`: signals, timers, threads, reload |
 //! | [`cli`] | arguments, text and JSON, exit codes |
+//! | [`fuzzing`] | what must hold for any bytes of a config, manifest, journal or fork record; for `fuzz/` and tests |
 //!
 //! Blocking work is plain synchronous code; async stays in `api` and `daemon`. Locks are taken in the order instance,
 //! snapshot, journal. A snapshot's lock is held for metadata only, never for a copy.
@@ -62,6 +63,8 @@ pub mod daemon;
 pub mod driver;
 pub mod event;
 pub mod fork;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ids;
 pub mod policy;
 pub mod reclaim;

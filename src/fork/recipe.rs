@@ -4,7 +4,7 @@ use super::ForkError;
 use super::rewrite::{self, FilePlan, SourceNames};
 use crate::config::{ForkConfig, SourcePaths};
 use crate::ids::SnapshotId;
-use crate::store::fs::Fs;
+use crate::store::fs::{Below, Fs};
 use crate::store::layout::{Layout, OURS};
 use crate::store::manifest::{Entry, FileNode, Manifest, Node, RecordError};
 use crate::store::{Store, StoreError};
@@ -57,13 +57,14 @@ impl Recipe {
     /// Plans for all files that name the source; an error for the first that names it where nothing can be rewritten.
     fn look_at_files(&self, fs: &Fs) -> Result<HashMap<PathBuf, (FilePlan, Vec<u8>)>, ForkError> {
         let mut changes = HashMap::new();
+        let mut data = Below::open(fs, &self.data)?;
         for entry in &self.entries {
             let Node::File(file) = &entry.node else { continue };
             if file.memory {
                 continue;
             }
             let path = entry.path.as_path();
-            match self.look_at(fs, path, file)? {
+            match self.look_at(fs, &mut data, path, file)? {
                 (FilePlan::Verbatim, _) => {}
                 (FilePlan::Names { offset }, _) => {
                     return Err(ForkError::NamesSource { path: path.to_owned(), why: format!("at byte {offset}") });
@@ -74,14 +75,15 @@ impl Recipe {
         Ok(changes)
     }
 
-    fn look_at(&self, fs: &Fs, path: &Path, file: &FileNode) -> Result<(FilePlan, Vec<u8>), ForkError> {
-        let stored = self.data.join(path);
+    fn look_at(&self, fs: &Fs, data: &mut Below<'_>, path: &Path, file: &FileNode) -> Result<(FilePlan, Vec<u8>), ForkError> {
+        let stored = data.path_of(path);
+        let place = data.place(path)?;
         if file.size <= rewrite::SMALL_FILE {
-            let bytes = fs.read_small(&stored, rewrite::SMALL_FILE)?;
+            let bytes = fs.read_small(place, rewrite::SMALL_FILE)?;
             return Ok((rewrite::plan_small_file(path, &bytes, &self.names), bytes));
         }
         let mut header = vec![0; rewrite::HEADER];
-        let read = fs.read_at(&fs.open_file(&stored)?, &stored, &mut header, 0)?;
+        let read = fs.read_at(&fs.open_file(place)?, &stored, &mut header, 0)?;
         header.truncate(read);
         Ok((rewrite::plan_header(path, &header, &self.names), Vec::new()))
     }

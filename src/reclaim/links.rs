@@ -13,10 +13,9 @@ impl Reclaim {
     pub(super) fn unknown_link(&self, summary: &Summary) -> Result<Option<PathBuf>, ReclaimError> {
         let data = Layout::data_in(&self.store.layout.snapshot(&summary.id));
         for memory in &summary.memory {
-            let path = data.join(&memory.path);
-            let Some(meta) = self.store.fs.stat_if_there(&path)? else { continue };
+            let Some(meta) = self.store.fs.stat_below(&data, &memory.path)? else { continue };
             if meta.links > 1 && meta.links > self.known_links(meta.file_id)? {
-                return Ok(Some(path));
+                return Ok(Some(data.join(&memory.path)));
             }
         }
         Ok(None)
@@ -40,22 +39,23 @@ impl Reclaim {
     /// file that has several names and no ref.
     fn known_links(&self, file_id: (u64, u64)) -> Result<u64, ReclaimError> {
         let summaries: Vec<_> = self.store.index().present().filter_map(|(_, known)| known.summary.clone()).collect();
-        let has = |path: &Path| self.store.fs.stat_if_there(path).ok().flatten().is_some_and(|meta| meta.file_id == file_id);
+        let has =
+            |root: &Path, path: &Path| self.store.fs.stat_below(root, path).ok().flatten().is_some_and(|meta| meta.file_id == file_id);
         let mut paths: Vec<PathBuf> = summaries.iter().flat_map(|s| s.memory.iter().map(|m| m.path.clone())).collect();
         paths.sort();
         paths.dedup();
         let mut count = 0;
         for summary in &summaries {
             let data = Layout::data_in(&self.store.layout.snapshot(&summary.id));
-            count += summary.memory.iter().filter(|m| has(&data.join(&m.path))).count() as u64;
+            count += summary.memory.iter().filter(|m| has(&data, &m.path)).count() as u64;
         }
         for entry in self.store.trash_entries(&self.store.layout.trash())? {
             let data = Layout::data_in(&entry.path);
-            count += paths.iter().filter(|p| has(&data.join(p))).count() as u64;
+            count += paths.iter().filter(|p| has(&data, p)).count() as u64;
         }
         let scan = self.forks.scan()?;
         for (dir, _) in scan.carriers(&self.store.layout).into_values().flatten() {
-            count += paths.iter().filter(|p| has(&dir.join(p))).count() as u64;
+            count += paths.iter().filter(|p| has(&dir, p)).count() as u64;
         }
         Ok(count)
     }

@@ -2,7 +2,9 @@
 //!
 //! Up to 1 MiB: the BLAKE3 digest of the bytes, `blake3:<hex>`, the same that `b3sum` prints. Longer files: the BLAKE3
 //! digest of the concatenated BLAKE3 digests (32 bytes each) of their blocks of 1 MiB, the last one as long as it is:
-//! `blake3-1m:<hex>`. A hole counts as zeros and is never read, so the digest does not depend on a file's layout.
+//! `blake3-1m:<hex>`. Files of more than 16 TiB are nearly all hole, and to hash their zeros would take hours: the BLAKE3
+//! digest of the length and, for each block that is not all zeros, its number and its digest (numbers as 8 bytes, little
+//! endian): `blake3-sparse:<hex>`. A hole counts as zeros and is never read, so the digest does not depend on a file's layout.
 
 use crate::snapshot::copy::{DataError, Flow, stretches};
 use crate::store::fs::{Below, Fs};
@@ -16,6 +18,9 @@ use std::sync::LazyLock;
 pub const BLOCK: u64 = 1 << 20;
 
 const BLOCK_LEN: usize = 1 << 20;
+
+/// The longest file of which all blocks count, holes too.
+const DENSE: u64 = 16 << 40;
 
 static ZERO_BLOCK: LazyLock<blake3::Hash> = LazyLock::new(|| blake3::hash(&vec![0; BLOCK_LEN]));
 
@@ -34,14 +39,8 @@ pub fn digest_file(fs: &Fs, file: &File, path: &Path, size: u64, flow: Flow<'_>)
         flow.progress.advance(data_bytes(&data));
         return Ok(format!("blake3:{}", blake3::hash(&buffer).to_hex()));
     }
-    let mut hashes = vec![*ZERO_BLOCK; usize::try_from(size.div_ceil(BLOCK)).unwrap_or(usize::MAX)];
-    if let (Some(last), rest) = (hashes.last_mut(), size % BLOCK)
-        && rest != 0
-    {
-        *last = blake3::hash(&vec![0; usize::try_from(rest).unwrap_or(0)]);
-    }
     let blocks = blocks_with_data(&data);
-    let done = flow.each(
+    let mut done = flow.each(
         blocks.len(),
         || vec![0; BLOCK_LEN],
         |buffer, index| {
@@ -57,16 +56,29 @@ pub fn digest_file(fs: &Fs, file: &File, path: &Path, size: u64, flow: Flow<'_>)
             Ok((block, blake3::hash(bytes)))
         },
     )?;
-    for (block, hash) in done {
-        if let Some(slot) = usize::try_from(block).ok().and_then(|block| hashes.get_mut(block)) {
-            *slot = hash;
-        }
-    }
+    done.sort_unstable_by_key(|(block, _)| *block);
+    Ok(digest_of_blocks(size, &done))
+}
+
+/// The digest of a file of more than one block, by the hashes of those that may hold data, in order.
+fn digest_of_blocks(size: u64, hashes: &[(u64, blake3::Hash)]) -> String {
+    let last = usize::try_from(size % BLOCK).ok().filter(|rest| *rest != 0).map_or(*ZERO_BLOCK, |rest| blake3::hash(&vec![0; rest]));
+    let count = size.div_ceil(BLOCK);
+    let zeros = |block: u64| if block + 1 == count { last } else { *ZERO_BLOCK };
     let mut all = blake3::Hasher::new();
-    for hash in &hashes {
+    if size > DENSE {
+        all.update(&size.to_le_bytes());
+        for (block, hash) in hashes.iter().filter(|(block, hash)| *hash != zeros(*block)) {
+            all.update(&block.to_le_bytes()).update(hash.as_bytes());
+        }
+        return format!("blake3-sparse:{}", all.finalize().to_hex());
+    }
+    let mut hashes = hashes.iter().peekable();
+    for block in 0..count {
+        let hash = hashes.next_if(|(at, _)| *at == block).map_or_else(|| zeros(block), |(_, hash)| *hash);
         all.update(hash.as_bytes());
     }
-    Ok(format!("blake3-1m:{}", all.finalize().to_hex()))
+    format!("blake3-1m:{}", all.finalize().to_hex())
 }
 
 /// Fills the digests that are still empty, from the files below `dest`: small files side by side, large ones block by block.
@@ -86,10 +98,10 @@ pub fn hash_tree(fs: &Fs, dest: &Path, entries: &mut [Entry], flow: Flow<'_>) ->
     }
     let mut below = Below::open(fs, dest)?;
     let mut files = Vec::with_capacity(large.len());
-    let mut to_read = small.iter().map(|job| job.2).sum::<u64>();
+    let mut to_read = small.iter().fold(0_u64, |sum, job| sum.saturating_add(job.2));
     for (index, path, size) in large {
         let meta = fs.stat(below.place(&path)?)?;
-        to_read += meta.allocated.min(size);
+        to_read = to_read.saturating_add(meta.allocated.min(size));
         files.push((index, path, size));
     }
     flow.progress.total(to_read);
@@ -223,6 +235,20 @@ mod tests {
         let (file, path) = make(temp.path(), "hole", 1 << 40, &[(1 << 39, b"x")]);
         let digest = digest_file(&Fs::real(), &file, &path, 1 << 40, Flow::quiet()).unwrap();
         assert!(digest.starts_with("blake3-1m:"));
+    }
+
+    #[test]
+    fn a_file_longer_than_any_disk_is_hashed_by_its_data_and_zeros_count_as_holes() {
+        let size = (1 << 60) + 5;
+        let (zero, some) = (*ZERO_BLOCK, blake3::hash(b"some"));
+        let digest = digest_of_blocks(size, &[(3, some), (1 << 39, some)]);
+        assert!(digest.starts_with("blake3-sparse:"));
+        let zero_tail = blake3::hash(&[0; 5]);
+        assert_eq!(digest_of_blocks(size, &[(2, zero), (3, some), (1 << 39, some), (1 << 40, zero_tail)]), digest);
+        for other in [&[(4, some), (1 << 39, some)][..], &[(3, some)], &[(3, some), (1 << 39, some), (1 << 40, some)]] {
+            assert_ne!(digest_of_blocks(size, other), digest);
+        }
+        assert_ne!(digest_of_blocks(size + 1, &[(3, some), (1 << 39, some)]), digest);
     }
 
     #[test]

@@ -7,12 +7,14 @@ use crate::config::{MemoryMethod, Skip};
 use crate::driver::Driver;
 use crate::ids::{InstanceId, SnapshotId};
 use crate::snapshot::copy::Cloner;
-use crate::store::fs::{Below, FileType, FsError};
+use crate::store::fs::{Below, FileType, Found, Fs, FsError, Op};
 use crate::store::layout::{Layout, OURS};
 use crate::store::manifest::Manifest;
 use crate::store::root::RootError;
 use crate::store::trash::Departed;
 use crate::store::{Store, StoreError};
+use nix::errno::Errno;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -122,43 +124,82 @@ fn build(store: &Store, manifest: &Manifest, live: Option<&Path>, built: &Path, 
     Ok(())
 }
 
-/// Copies `.snapkeep/` and what snapshots skip from the live instance into the new tree, each durable.
+/// Copies `.snapkeep/` and what snapshots skip from the live instance into the new tree, each durable. What has no place
+/// there, because the snapshot has no directory for it, stays in the tree that is replaced: a link that the snapshot has
+/// in the place of a directory is never written through.
 fn keep_live_files(store: &Store, live: &Path, built: &Path, skip: &Skip, flow: Flow<'_>) -> Result<(), RestoreError> {
     let fs = &store.fs;
-    let mut below = Below::open(fs, live)?;
-    let found = fs.walk(&mut below, &mut |_, _| false)?;
-    let kept = |path: &Path| {
-        let by_rule = path.ancestors().filter(|p| !p.as_os_str().is_empty()).any(|p| {
-            let is_dir = p != path || found.iter().any(|f| f.path == p && f.meta.kind == FileType::Directory);
-            skip.rule_for(p, is_dir).is_some()
-        });
-        path.starts_with(OURS) || by_rule
-    };
-    let cloner = Cloner::new(fs, flow);
-    for file in found.iter().filter(|f| !f.path.as_os_str().is_empty() && kept(&f.path)) {
-        let (from, to) = (live.join(&file.path), built.join(&file.path));
-        match file.meta.kind {
-            FileType::Directory => {
-                fs.mkdir_if_missing(&to, file.meta.mode)?;
-                fs.fsync_dir(&to)?;
-            }
-            FileType::Symlink => fs.symlink(&fs.read_link(&from)?, &to)?,
-            FileType::Regular if fs.stat_if_there(to.parent().unwrap_or(built))?.is_some() => {
-                let source = fs.open_file(&from)?;
-                let (new, _) = clone_file(fs, &cloner, (&source, &from), (&to).into(), file.meta.size)?;
-                if nix::unistd::geteuid().is_root() {
-                    fs.set_owner(&to, file.meta.uid, file.meta.gid)?;
-                }
-                fs.set_mode(&new, &to, file.meta.mode)?;
-                fs.set_mtime(&to, file.meta.mtime_ns)?;
-                fs.fsync(&new, &to)?;
-                fs.fsync_dir(to.parent().unwrap_or(built))?;
-            }
-            // Sockets and FIFOs are made anew by those who use them.
-            _ => {}
+    let mut keep = Keep { fs, cloner: Cloner::new(fs, flow), from: Below::open(fs, live)?, to: Below::open(fs, built)? };
+    let found = fs.walk(&mut keep.from, &mut |_, _| false)?;
+    // A directory comes before what is in it, so each path is held against the rules once, whatever its depth.
+    let mut kept: HashSet<&Path> = HashSet::new();
+    for file in found.iter().filter(|f| !f.path.as_os_str().is_empty()) {
+        let path = file.path.as_path();
+        let is_dir = file.meta.kind == FileType::Directory;
+        let is_below = path.parent().is_some_and(|parent| kept.contains(parent));
+        if !is_below && path != Path::new(OURS) && skip.rule_for(path, is_dir).is_none() {
+            continue;
+        }
+        if is_dir {
+            kept.insert(path);
+        }
+        match keep.to.dir(file.path.parent().unwrap_or(Path::new(""))) {
+            Ok(_) => keep.one(file)?,
+            Err(e) if e.is_replaced() => {}
+            Err(e) => return Err(e.into()),
         }
     }
     Ok(fs.fsync_dir(built)?)
+}
+
+struct Keep<'a> {
+    fs: &'a Fs,
+    cloner: Cloner<'a>,
+    from: Below<'a>,
+    to: Below<'a>,
+}
+
+impl Keep<'_> {
+    /// Copies one find of the walk into a directory that is there.
+    fn one(&mut self, file: &Found) -> Result<(), RestoreError> {
+        let fs = self.fs;
+        let path = file.path.as_path();
+        match file.meta.kind {
+            FileType::Directory => {
+                if !fs.mkdir_if_missing(self.to.place(path)?, file.meta.mode)? && fs.stat(self.to.place(path)?)?.kind != FileType::Directory
+                {
+                    return Ok(());
+                }
+                let dir = self.to.dir(path)?;
+                fs.fsync(dir, dir.path())?;
+            }
+            FileType::Symlink => fs.symlink(&fs.read_link(self.from.place(path)?)?, self.to.place(path)?)?,
+            FileType::Regular => self.file(file)?,
+            // Sockets and FIFOs are made anew by those who use them.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, found: &Found) -> Result<(), RestoreError> {
+        let (fs, path) = (self.fs, found.path.as_path());
+        let (from_path, to_path) = (self.from.path_of(path), self.to.path_of(path));
+        let source = fs.open_file(self.from.place(path)?)?;
+        let meta = fs.stat_open(&source, &from_path)?;
+        if meta.kind != FileType::Regular {
+            return Err(FsError { op: Op::Read, path: from_path, source: Errno::ESTALE }.into());
+        }
+        let place = self.to.place(path)?;
+        let (new, _) = clone_file(fs, &self.cloner, (&source, &from_path), place, meta.size)?;
+        if nix::unistd::geteuid().is_root() {
+            fs.set_owner(place, meta.uid, meta.gid)?;
+        }
+        fs.set_mode(&new, &to_path, meta.mode)?;
+        fs.set_mtime(place, meta.mtime_ns)?;
+        fs.fsync(&new, &to_path)?;
+        let dir = self.to.dir(path.parent().unwrap_or(Path::new("")))?;
+        Ok(fs.fsync(dir, dir.path())?)
+    }
 }
 
 /// Step 3. If it cannot be made durable the names are exchanged back; that they could not be is the only way in which the

@@ -55,6 +55,6 @@ fn needed(store: &Store, source: &Path, skip: &Skip) -> Result<u64, FsError> {
 fn memory_of(store: &Store, id: &SnapshotId) -> HashSet<(u64, u64)> {
     let Some(summary) = store.known(id).ok().and_then(|known| known.summary) else { return HashSet::new() };
     let data = Layout::data_in(&store.layout.snapshot(id));
-    let inode = |path: &Path| store.fs.stat_if_there(&data.join(path)).ok().flatten().map(|meta| meta.file_id);
+    let inode = |path: &Path| store.fs.stat_below(&data, path).ok().flatten().map(|meta| meta.file_id);
     summary.memory.iter().filter_map(|file| inode(&file.path)).collect()
 }

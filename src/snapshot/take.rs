@@ -246,7 +246,7 @@ fn parent_of(store: &Arc<Store>, source: &Path) -> Result<Option<Parent>, FsErro
         let data = Layout::data_in(&store.layout.snapshot(&id));
         for memory in &summary.memory {
             let path = data.join(&memory.path);
-            if let Some(meta) = store.fs.stat_if_there(&path)? {
+            if let Some(meta) = store.fs.stat_below(&data, &memory.path)? {
                 files.push(ParentFile {
                     path,
                     file_id: meta.file_id,

@@ -80,18 +80,25 @@ impl ScanCache {
 /// # Errors
 /// [`FsError`] if it cannot even be told whether there is a record.
 pub fn standing(fs: &Fs, dir: &Path) -> Result<Standing, FsError> {
-    let bytes = match fs.read_small(&Layout::fork_record_in(dir), 64 << 10) {
+    // Below the directory only: a link in the place of ours could have another instance's record read for this one's.
+    let record = Layout::fork_record_in(Path::new(""));
+    let bytes = match fs.open_dir(dir).and_then(|dir| fs.read_small(dir.at(record.as_os_str()), 64 << 10)) {
         Ok(bytes) => bytes,
         Err(e) if e.is_not_found() => return Ok(Standing::Plain),
         Err(e) => return Ok(Standing::Unreadable(e.to_string())),
     };
-    Ok(match serde_json::from_slice::<ForkRecord>(&bytes) {
+    Ok(standing_of(&bytes))
+}
+
+/// What a directory is, by the bytes of its fork record.
+pub(crate) fn standing_of(bytes: &[u8]) -> Standing {
+    match serde_json::from_slice::<ForkRecord>(bytes) {
         Ok(record) if record.format > super::manifest::FORMAT => {
             Standing::Unreadable(format!("format {} is newer than this snapkeep's", record.format))
         }
         Ok(record) => Standing::Fork(record),
         Err(e) => Standing::Unreadable(e.to_string()),
-    })
+    }
 }
 
 /// Lists the root until a listing shows no directory, by inode, that has not been read, and then the trash.

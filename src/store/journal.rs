@@ -85,7 +85,7 @@ struct Header {
 /// Length of a frame's head: eight hex digits of the body's length, sixteen of its checksum, a space behind each.
 const HEAD: usize = 8 + 1 + 16 + 1;
 
-fn frame<T: Serialize>(path: &Path, body: &T) -> Result<Vec<u8>, JournalError> {
+pub(crate) fn frame<T: Serialize>(path: &Path, body: &T) -> Result<Vec<u8>, JournalError> {
     let body = serde_json::to_vec(body).map_err(|source| JournalError::Encode { path: path.to_owned(), source })?;
     let mut line = format!("{:08x} {} ", body.len(), checksum(&body)).into_bytes();
     line.extend_from_slice(&body);
@@ -220,7 +220,7 @@ impl<R: Serialize + for<'de> Deserialize<'de>> Journal<R> {
 }
 
 /// The records of a journal's bytes, and the length of its good part.
-fn parse<R: for<'de> Deserialize<'de>>(path: &Path, bytes: &[u8]) -> Result<(Vec<R>, usize), JournalError> {
+pub(crate) fn parse<R: for<'de> Deserialize<'de>>(path: &Path, bytes: &[u8]) -> Result<(Vec<R>, usize), JournalError> {
     let damaged = |offset, why| JournalError::Damaged { path: path.to_owned(), offset, why };
     let (frames, good) = good_frames(bytes).map_err(|(offset, why)| damaged(offset, why.to_owned()))?;
     let mut frames = frames.into_iter();

@@ -24,6 +24,7 @@ const LAYERS: &[&[&str]] = &[
     &["api"],
     &["daemon"],
     &["cli"],
+    &["fuzzing"],
 ];
 
 const MOST_LINES: usize = 800;

@@ -281,6 +281,11 @@ impl Copier<'_> {
             if !again.contains(&found.path) {
                 continue;
             }
+            // Its directory went while we came, perhaps to come back: the next pass sees what has become of both.
+            if found.path.parent().is_some_and(|parent| self.done.get(parent).is_none_or(|dir| dir.role != Role::Dir)) {
+                self.remove(&found.path)?;
+                continue;
+            }
             match self.copy_one(found, role) {
                 Ok(Some(done)) => drop(self.done.insert(found.path.clone(), done)),
                 // It went while we came: the next pass sees what has become of it.
@@ -324,8 +329,8 @@ impl Copier<'_> {
         for path in found.iter().map(|f| &f.path) {
             let Some(done) = self.done.remove(path) else { continue };
             if let Node::File(file) = &done.entry.node {
-                tree.size_bytes += file.size;
-                tree.allocated_bytes += done.allocated;
+                tree.size_bytes = tree.size_bytes.saturating_add(file.size);
+                tree.allocated_bytes = tree.allocated_bytes.saturating_add(done.allocated);
             }
             tree.linked += usize::from(done.how == How::Parents { linked: true });
             tree.reflinked += usize::from(done.how == How::Reflinked);

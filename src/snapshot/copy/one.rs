@@ -157,8 +157,13 @@ impl Copier<'_> {
         match fs.hard_link(parent.path.as_path(), place) {
             Ok(()) => {}
             // EMLINK: it has as many names as it can; the others: another mount, or links are not allowed. ENOENT: it is
-            // compressed or in the trash. A copy does as well.
-            Err(e) if matches!(e.source, Errno::EMLINK | Errno::EXDEV | Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOENT) => {
+            // compressed or in the trash. ENAMETOOLONG: it is that deep in the snapshot. A copy does as well.
+            Err(e)
+                if matches!(
+                    e.source,
+                    Errno::EMLINK | Errno::EXDEV | Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOENT | Errno::ENAMETOOLONG
+                ) =>
+            {
                 return Ok(false);
             }
             Err(e) => return Err(e.into()),

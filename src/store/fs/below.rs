@@ -1,6 +1,6 @@
 //! Paths below a root directory: no symbolic link on the way is ever followed, no step leads out, and no path is too long.
 
-use super::{Dir, Fs, FsError, Op, Place, Result, beneath};
+use super::{Dir, Fs, FsError, Meta, Op, Place, Result, beneath};
 use nix::errno::Errno;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -69,6 +69,19 @@ impl<'f> Below<'f> {
     /// Forgets the directory that was asked for last: to be called when directories below the root were removed.
     pub fn forget(&mut self) {
         self.last = None;
+    }
+}
+
+impl Fs {
+    /// Looks at `relative` below the directory `root`, however long the path; `None` if it is not there, or only through a
+    /// symbolic link.
+    pub fn stat_below(&self, root: &Path, relative: &Path) -> Result<Option<Meta>> {
+        let found = Below::open(self, root).and_then(|mut below| self.stat(below.place(relative)?));
+        match found {
+            Ok(meta) => Ok(Some(meta)),
+            Err(e) if e.is_replaced() => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 }
 

@@ -56,7 +56,7 @@ impl Check<'_> {
                     None => self.report.error("digest.differs", &at, format!("{digest}, and was {}", file.digest)),
                 }
             }
-            self.report.bytes += file.size;
+            self.report.bytes = self.report.bytes.saturating_add(file.size);
             if meta.links > 1 {
                 self.digests.insert(key(meta), digest);
             }
