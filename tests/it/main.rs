@@ -8,6 +8,7 @@ mod guards;
 mod kill;
 mod layers;
 mod lifecycle;
+mod locks;
 mod pairs;
 mod race;
 mod removal;
