@@ -11,6 +11,7 @@ mod lifecycle;
 mod locks;
 mod pairs;
 mod race;
+mod refs_model;
 mod removal;
 mod schedule;
 mod stops;
