@@ -192,7 +192,7 @@ impl Lab {
         let (worker, old, fork) = (&self.worker, round.old.as_str(), round.fork());
         Ok(match op {
             Take => {
-                let of = if round.has_fork && round.n % 3 == 0 { fork.as_str() } else { "a" };
+                let of = if round.has_fork && round.n.is_multiple_of(3) { fork.as_str() } else { "a" };
                 let view = worker.take(&TakeBody { instance: instance(of), name: None, tags: BTreeMap::new() })?;
                 Told::Taken(view.id, if of == "a" { "a" } else { "fork" })
             }
