@@ -42,7 +42,11 @@ impl Forks {
         let trashed = self.store.root_trash_path(Departed::Unforked, name);
         {
             let _moves = self.store.lock_root_moves();
-            self.store.fs.move_durably(&dir, &trashed, &[&trash, self.store.layout.instances()]).map_err(|e| e.error)?;
+            self.store.fs.move_durably(&dir, &trashed, &[&trash, self.store.layout.instances()]).map_err(|e| match e.error {
+                // Somebody deleted it meanwhile.
+                gone if gone.is_not_found() => ForkError::NoFork(name.clone()),
+                other => other.into(),
+            })?;
         }
         let removed = RemovedFork { fork: record.fork_id, snapshot: record.fork_of_snapshot, trashed };
         self.store.events.emit(Event::ForkRemoved {

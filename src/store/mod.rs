@@ -9,6 +9,8 @@ pub mod index;
 pub mod instances;
 pub mod journal;
 pub mod keyed;
+#[cfg(test)]
+mod keyed_tests;
 pub mod layout;
 mod load;
 pub mod manifest;
@@ -19,6 +21,11 @@ pub mod root;
 pub mod sizes;
 pub mod trash;
 pub mod watch;
+
+/// What locks are made of.
+mod sync {
+    pub(super) use std::sync::{Arc, Condvar, Mutex, PoisonError};
+}
 
 pub use index::{Index, Known, MemoryFile, RefTarget, Summary};
 pub use open::{OpenOptions, SnapshotGuard, Store, StorePin};

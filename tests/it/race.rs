@@ -80,6 +80,8 @@ fn takes_forks_unforks_deletions_and_removals_at_once_leave_a_sound_store() {
     world.make_instance("b");
     let open = world.open();
     let base = open.take("a").unwrap();
+    // Without one that stays there are moments at which nobody needs it, and it may go.
+    open.fork(&base, "stays").unwrap();
     let rounds = if std::env::var_os("FULL").is_some() { 300 } else { 40 };
     std::thread::scope(|scope| {
         for instance in ["a", "b"] {
@@ -114,7 +116,7 @@ fn takes_forks_unforks_deletions_and_removals_at_once_leave_a_sound_store() {
         scope.spawn(|| {
             for _ in 0..rounds {
                 open.forks.run_ready(&NEVER, &NEVER).unwrap();
-                assert!(open.remove(&base).is_err() || open.ref_count(&base) == 0);
+                assert!(open.remove(&base).is_err());
             }
         });
     });
