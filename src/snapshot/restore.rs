@@ -13,6 +13,7 @@ use crate::store::manifest::Manifest;
 use crate::store::root::RootError;
 use crate::store::trash::Departed;
 use crate::store::{Store, StoreError};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -134,30 +135,40 @@ fn keep_live_files(store: &Store, live: &Path, built: &Path, skip: &Skip, flow: 
         path.starts_with(OURS) || by_rule
     };
     let cloner = Cloner::new(fs, flow);
+    let is_root = nix::unistd::geteuid().is_root();
+    // What has a name more, and is synced once it has them all.
+    let mut changed = BTreeSet::from([built.to_owned()]);
     for file in found.iter().filter(|f| !f.path.as_os_str().is_empty() && kept(&f.path)) {
         let (from, to) = (live.join(&file.path), built.join(&file.path));
+        let parent = to.parent().unwrap_or(built).to_owned();
         match file.meta.kind {
             FileType::Directory => {
                 fs.mkdir_if_missing(&to, file.meta.mode)?;
-                fs.fsync_dir(&to)?;
+                if is_root {
+                    fs.set_owner(&to, file.meta.uid, file.meta.gid)?;
+                }
+                changed.extend([to, parent]);
             }
-            FileType::Symlink => fs.symlink(&fs.read_link(&from)?, &to)?,
-            FileType::Regular if fs.stat_if_there(to.parent().unwrap_or(built))?.is_some() => {
+            FileType::Symlink => {
+                fs.symlink(&fs.read_link(&from)?, &to)?;
+                changed.insert(parent);
+            }
+            FileType::Regular if fs.stat_if_there(parent.as_path())?.is_some() => {
                 let source = fs.open_file(&from)?;
                 let (new, _) = clone_file(fs, &cloner, (&source, &from), (&to).into(), file.meta.size)?;
-                if nix::unistd::geteuid().is_root() {
+                if is_root {
                     fs.set_owner(&to, file.meta.uid, file.meta.gid)?;
                 }
                 fs.set_mode(&new, &to, file.meta.mode)?;
                 fs.set_mtime(&to, file.meta.mtime_ns)?;
                 fs.fsync(&new, &to)?;
-                fs.fsync_dir(to.parent().unwrap_or(built))?;
+                changed.insert(parent);
             }
             // Sockets and FIFOs are made anew by those who use them.
             _ => {}
         }
     }
-    Ok(fs.fsync_dir(built)?)
+    Ok(changed.iter().try_for_each(|dir| fs.fsync_dir(dir))?)
 }
 
 /// Step 3. If it cannot be made durable the names are exchanged back; that they could not be is the only way in which the
