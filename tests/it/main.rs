@@ -3,6 +3,7 @@
 mod api;
 mod cli;
 mod faults;
+mod faults_behind;
 mod filesystems;
 mod guards;
 mod kill;
