@@ -4,7 +4,6 @@
 use super::{Reclaim, ReclaimError};
 use crate::event::Event;
 use crate::ids::{InstanceId, SnapshotId};
-use crate::store::StoreError;
 use crate::store::trash::Trashed;
 
 impl Reclaim {
@@ -42,8 +41,15 @@ impl Reclaim {
             removed_at: entry.at,
             at: self.store.clock.now(),
         });
-        // Its refs point into the trash until somebody looks.
-        self.forks.reconcile().map(drop).map_err(|e| StoreError::Refs(e.to_string()).into())
+        // It is back, whatever comes now. Its refs count wherever they point, and the next pass points them right.
+        if let Err(e) = self.forks.reconcile() {
+            self.store.events.emit(Event::RecordUnreadable {
+                path: self.store.layout.instances().display().to_string(),
+                why: e.to_string(),
+                blocks: Vec::new(),
+            });
+        }
+        Ok(())
     }
 }
 

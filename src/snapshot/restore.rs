@@ -14,7 +14,7 @@ use crate::store::root::RootError;
 use crate::store::trash::Departed;
 use crate::store::{Store, StoreError};
 use nix::errno::Errno;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -129,7 +129,14 @@ fn build(store: &Store, manifest: &Manifest, live: Option<&Path>, built: &Path, 
 /// in the place of a directory is never written through.
 fn keep_live_files(store: &Store, live: &Path, built: &Path, skip: &Skip, flow: Flow<'_>) -> Result<(), RestoreError> {
     let fs = &store.fs;
-    let mut keep = Keep { fs, cloner: Cloner::new(fs, flow), from: Below::open(fs, live)?, to: Below::open(fs, built)? };
+    let mut keep = Keep {
+        fs,
+        cloner: Cloner::new(fs, flow),
+        from: Below::open(fs, live)?,
+        to: Below::open(fs, built)?,
+        is_root: nix::unistd::geteuid().is_root(),
+        changed: BTreeSet::from([PathBuf::new()]),
+    };
     let found = fs.walk(&mut keep.from, &mut |_, _| false)?;
     // A directory comes before what is in it, so each path is held against the rules once, whatever its depth.
     let mut kept: HashSet<&Path> = HashSet::new();
@@ -149,7 +156,7 @@ fn keep_live_files(store: &Store, live: &Path, built: &Path, skip: &Skip, flow: 
             Err(e) => return Err(e.into()),
         }
     }
-    Ok(fs.fsync_dir(built)?)
+    keep.sync()
 }
 
 struct Keep<'a> {
@@ -157,6 +164,9 @@ struct Keep<'a> {
     cloner: Cloner<'a>,
     from: Below<'a>,
     to: Below<'a>,
+    is_root: bool,
+    /// Directories of the new tree that have a name more, synced once they have them all.
+    changed: BTreeSet<PathBuf>,
 }
 
 impl Keep<'_> {
@@ -170,13 +180,24 @@ impl Keep<'_> {
                 {
                     return Ok(());
                 }
-                let dir = self.to.dir(path)?;
-                fs.fsync(dir, dir.path())?;
+                if self.is_root {
+                    fs.set_owner(self.to.place(path)?, file.meta.uid, file.meta.gid)?;
+                }
+                self.changed.insert(path.to_owned());
             }
             FileType::Symlink => fs.symlink(&fs.read_link(self.from.place(path)?)?, self.to.place(path)?)?,
             FileType::Regular => self.file(file)?,
             // Sockets and FIFOs are made anew by those who use them.
-            _ => {}
+            _ => return Ok(()),
+        }
+        self.changed.insert(path.parent().unwrap_or(Path::new("")).to_owned());
+        Ok(())
+    }
+
+    fn sync(mut self) -> Result<(), RestoreError> {
+        for path in &self.changed {
+            let dir = self.to.dir(path)?;
+            self.fs.fsync(dir, dir.path())?;
         }
         Ok(())
     }
@@ -191,14 +212,12 @@ impl Keep<'_> {
         }
         let place = self.to.place(path)?;
         let (new, _) = clone_file(fs, &self.cloner, (&source, &from_path), place, meta.size)?;
-        if nix::unistd::geteuid().is_root() {
+        if self.is_root {
             fs.set_owner(place, meta.uid, meta.gid)?;
         }
         fs.set_mode(&new, &to_path, meta.mode)?;
         fs.set_mtime(place, meta.mtime_ns)?;
-        fs.fsync(&new, &to_path)?;
-        let dir = self.to.dir(path.parent().unwrap_or(Path::new("")))?;
-        Ok(fs.fsync(dir, dir.path())?)
+        Ok(fs.fsync(&new, &to_path)?)
     }
 }
 

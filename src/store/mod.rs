@@ -65,9 +65,6 @@ pub enum StoreError {
         /// The id, or the name, that was asked for.
         id: String,
     },
-    /// Refs could not be brought up to date.
-    #[error("done, but the refs could not be brought up to date: {0}")]
-    Refs(String),
     /// A name of ours is not what it should be.
     #[error(transparent)]
     Id(#[from] IdError),

@@ -143,10 +143,15 @@ fn removed(scene: &Scene, live: &Live, told: Told) {
 
 #[test]
 fn whatever_call_fails_in_whatever_way_nothing_acknowledged_is_lost_and_nothing_is_seen_half_made() {
+    sweep_all(ROWS);
+}
+
+/// Tries every fault at every call of these operations.
+pub(crate) fn sweep_all(rows: &[Row]) {
     let is_full = std::env::var_os("FULL").is_some();
     let only = std::env::var("FAULTS").unwrap_or_default();
-    let mut failures = Vec::new();
-    for row in ROWS.iter().filter(|row| only.is_empty() || row.name == only) {
+    let (mut all, mut failures) = (0, Vec::new());
+    for row in rows.iter().filter(|row| only.is_empty() || row.name == only) {
         let mut points = 0;
         for fault in Fault::ALL {
             let stride = if is_full || fault.is_everywhere() { 1 } else { 4 };
@@ -155,7 +160,9 @@ fn whatever_call_fails_in_whatever_way_nothing_acknowledged_is_lost_and_nothing_
             failures.extend(failed);
         }
         println!("{}: {points} points", row.name);
+        all += points;
     }
+    println!("{all} points in all");
     let total = failures.len();
     failures.truncate(12);
     assert!(failures.is_empty(), "{total} failures:\n{}", failures.join("\n\n"));

@@ -6,6 +6,7 @@ use nix::errno::Errno;
 use snapkeep::store::fs::{Gate, Op};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 /// How a call goes wrong.
@@ -171,5 +172,32 @@ pub struct Only(pub Op, pub &'static str);
 impl Gate for Only {
     fn before(&self, op: Op, path: &Path) -> Result<(), Errno> {
         if op == self.0 && path.ends_with(self.1) { Err(Errno::EIO) } else { Ok(()) }
+    }
+}
+
+/// The process is dead to the disk from the first call of one kind whose path ends so.
+#[derive(Debug)]
+pub struct DeadFrom {
+    op: Op,
+    path: &'static str,
+    is_dead: AtomicBool,
+}
+
+impl DeadFrom {
+    pub fn new(op: Op, path: &'static str) -> Self {
+        Self { op, path, is_dead: AtomicBool::new(false) }
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.is_dead.load(Ordering::SeqCst)
+    }
+}
+
+impl Gate for DeadFrom {
+    fn before(&self, op: Op, path: &Path) -> Result<(), Errno> {
+        if op == self.op && path.ends_with(self.path) {
+            self.is_dead.store(true, Ordering::SeqCst);
+        }
+        if self.is_dead() { Err(Errno::ENOTRECOVERABLE) } else { Ok(()) }
     }
 }

@@ -28,7 +28,7 @@ use std::fs;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -82,6 +82,12 @@ pub struct Scene {
     /// What was acknowledged.
     pub taken: Mutex<Vec<SnapshotId>>,
     pub accepted: Mutex<Vec<Request>>,
+    /// The configuration behind `[store]`, unless a row's `prepare` puts another one in its place.
+    pub config: Mutex<&'static str>,
+    /// Listing of `a` that a row works for.
+    pub wanted: Mutex<Vec<String>>,
+    /// Whether the harness has emptied the trash.
+    pub swept: AtomicBool,
 }
 
 /// A worker, and the short words of tests for it.
@@ -97,7 +103,7 @@ impl Deref for Live {
     }
 }
 
-const CONFIG: &str = "[worker]\nthreads = 1\n[trash]\ngrace = \"0s\"\n[driver]\nmemory_names = [\"memory\"]\n\
+pub const CONFIG: &str = "[worker]\nthreads = 1\n[trash]\ngrace = \"0s\"\n[driver]\nmemory_names = [\"memory\"]\n\
     [[policy]]\nname = \"p\"\ninstances = [\"a\"]\nevery = \"1h\"\n[policy.keep]\nlast = 1\n";
 
 impl Scene {
@@ -119,14 +125,25 @@ impl Scene {
         let (id, spare) = (open.take("a").unwrap(), open.take("a").unwrap());
         assert_eq!(open.fork(&id, "f").unwrap().state, RequestState::Done);
         drop(open);
-        let extra = Mutex::default();
-        Self { _dir: dir, world, id, spare, extra, before: Mutex::default(), taken: Mutex::default(), accepted: Mutex::default() }
+        Self {
+            _dir: dir,
+            world,
+            id,
+            spare,
+            extra: Mutex::default(),
+            before: Mutex::default(),
+            taken: Mutex::default(),
+            accepted: Mutex::default(),
+            config: Mutex::new(CONFIG),
+            wanted: Mutex::default(),
+            swept: AtomicBool::new(false),
+        }
     }
 
     /// A start of the worker.
     pub fn start(&self, fs: Fs) -> Result<Live, String> {
         let (store, vms) = (self.world.store.display(), self.world.vms.display());
-        let text = format!("[store]\npath = \"{store}\"\ninstances = \"{vms}\"\n{CONFIG}");
+        let text = format!("[store]\npath = \"{store}\"\ninstances = \"{vms}\"\n{}", self.config.lock().unwrap());
         let clock: Arc<dyn snapkeep::clock::Clock> = Arc::new(self.world.clock.clone());
         let events = Events::new(Arc::clone(&clock), Arc::new(self.world.events.clone()));
         let config = parse(vec![("/c.toml".into(), text)]).unwrap();
@@ -236,6 +253,7 @@ impl Scene {
 
     /// The store takes, forks and removes.
     fn still_works(&self, live: &Live, fork: &str) {
+        self.swept.store(true, Ordering::SeqCst);
         let id = live.take("tiny").unwrap();
         assert_eq!(live.fork(&id, fork).unwrap().state, RequestState::Done);
         fs::remove_dir_all(self.world.vms.join(fork)).unwrap();
@@ -298,6 +316,7 @@ fn next_start(scene: &Scene, row: &Row, told: Told) {
     (row.check)(scene, &live, told);
     scene.nothing_is_lost(&live, row);
     live.reclaim.sweep(Duration::ZERO, Duration::ZERO).unwrap();
+    scene.swept.store(true, Ordering::SeqCst);
     live.forks.reconcile().unwrap();
     scene.index_agrees(&live, true);
     (row.check)(scene, &live, told);
@@ -368,7 +387,8 @@ pub fn sweep(row: &Row, first: Option<(Fault, u64)>, fault: Fault, stride: u64) 
     let failures = Mutex::new(Vec::new());
     let work = || loop {
         let n = 1 + next.fetch_add(1, Ordering::SeqCst) * stride;
-        if n > end.load(Ordering::SeqCst) {
+        // More of the same tells nothing new.
+        if n > end.load(Ordering::SeqCst) || failures.lock().unwrap().len() >= 24 {
             return;
         }
         let faults: Vec<(Fault, u64)> = first.into_iter().chain([(fault, n)]).collect();
