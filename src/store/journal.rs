@@ -194,11 +194,27 @@ impl<R: Serialize + for<'de> Deserialize<'de>> Journal<R> {
     /// Puts a journal with only these records in the place of this one.
     ///
     /// # Errors
-    /// [`JournalError`]; the old journal goes on.
+    /// [`JournalError`]; the old journal goes on, if it is still the one that a start would read. If not, every later call
+    /// fails: what is appended to a file that has no name any more is lost.
     pub fn compact(&mut self, records: &[R]) -> Result<(), JournalError> {
         self.usable()?;
-        *self = Self::rewrite(&self.fs, &self.path, records)?;
+        match Self::rewrite(&self.fs, &self.path, records) {
+            Ok(new) => *self = new,
+            Err(e) => {
+                if !self.is_at_its_path() {
+                    self.poisoned = Some(e.to_string());
+                }
+                return Err(e);
+            }
+        }
         Ok(())
+    }
+
+    /// Whether the file that is appended to is the one that has the journal's name; no, if it cannot be told.
+    fn is_at_its_path(&self) -> bool {
+        let ours = self.fs.stat_open(&self.file, &self.path);
+        let named = self.fs.stat_if_there(&self.path);
+        matches!((ours, named), (Ok(ours), Ok(Some(named))) if ours.file_id == named.file_id)
     }
 
     /// Fails if an earlier write failed.
@@ -284,6 +300,23 @@ mod tests {
             assert!(matches!(Journal::<u32>::open(&Fs::real(), &path), Err(JournalError::Damaged { .. })), "byte {at}");
             assert_eq!(std::fs::read(&path).unwrap(), bad);
         }
+    }
+
+    #[test]
+    fn whatever_call_of_a_compaction_fails_no_record_that_is_acknowledged_behind_it_is_lost() {
+        let (mut points, mut is_over) = (0, false);
+        while !is_over {
+            let (_dir, path) = three_frames();
+            points += 1;
+            // The first call opens for appending.
+            let gate = Arc::new(FailNth::new(points + 1, Errno::EIO));
+            let (mut journal, _) = Journal::<u32>::open(&Fs::gated(Arc::clone(&gate) as _), &path).unwrap();
+            is_over = journal.compact(&[6]).is_ok() && gate.seen() <= points;
+            let acknowledged = journal.append(&[7]).is_ok();
+            let found = Journal::<u32>::peek(&Fs::real(), &path).unwrap();
+            assert!(found.contains(&6) && found.contains(&7) == acknowledged, "call {points}: {found:?}, {acknowledged}");
+        }
+        assert!(points > 5, "{points}");
     }
 
     #[test]

@@ -70,7 +70,9 @@ impl ClockWatch {
     pub(super) fn accept(&self, store: &Store) -> Result<(), StoreError> {
         let now = reading(store.clock.as_ref());
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *known = (ClockRecord::trusting(&now), Some(now.since_boot));
-        write_record(&store.fs, &store.layout.clock(), &known.0)
+        let record = ClockRecord::trusting(&now);
+        write_record(&store.fs, &store.layout.clock(), &record)?;
+        *known = (record, Some(now.since_boot));
+        Ok(())
     }
 }

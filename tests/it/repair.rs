@@ -87,7 +87,10 @@ impl Scene {
     fn inhabitants(&self) -> Vec<String> {
         let all = self.worker.snapshots(&Default::default()).unwrap();
         let snapshots = all.snapshots.into_iter().map(|s| s.id).chain(all.unreadable.into_iter().map(|u| u.id)).map(|id| id.to_string());
-        let mut all: Vec<String> = snapshots.chain(self.worker.forks(None).unwrap().forks.into_iter().map(|f| f.name)).collect();
+        // Not by the listing of forks: one whose record is spoilt is an instance all the same, and keeps its ref.
+        let instances = fs::read_dir(&self.world.vms).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let refs = self.worker.snapshot(self.id.as_str()).map_or(0, |view| view.ref_count);
+        let mut all: Vec<String> = snapshots.chain(instances).chain([format!("{refs} refs")]).collect();
         all.sort();
         all
     }
