@@ -10,12 +10,14 @@
 )]
 
 use crate::faults::sweep_all;
-use crate::support::sweep::{Live, Row, Scene, Told};
-use crate::support::{instance, listing};
-use snapkeep::store::fs::Fs;
+use crate::support::faulty::{DeadFrom, Fault};
+use crate::support::sweep::{Live, Row, Scene, Told, sweep};
+use crate::support::{NEVER, instance, listing};
+use snapkeep::store::fs::{Fs, Op};
 use snapkeep::store::trash::Departed;
 use snapkeep::worker::backend::Backend;
 use std::fs as std_fs;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -25,6 +27,10 @@ const ROWS: &[Row] = &[
     Row { name: "undelete fork", prepare: with_unforked, act: undelete_fork, check: undeleted_fork, from_start: false, keeps_source: true },
     Row { name: "prune", prepare: with_slots, act: prune, check: pruned, from_start: false, keeps_source: true },
     Row { name: "prune, defer", prepare: with_slots_deferred, act: prune_deferred, check: deferred, from_start: false, keeps_source: true },
+    Row { name: "recover, built", prepare: with_half_built, act: recover, check: recovered, from_start: true, keeps_source: true },
+    Row { name: "recover, published", prepare: with_publishing, act: recover, check: recovered, from_start: true, keeps_source: true },
+    Row { name: "compact", prepare: with_long_journal, act: compact, check: compacted, from_start: false, keeps_source: true },
+    Row { name: "clock", prepare: |_| {}, act: accept_clock, check: accepted_clock, from_start: false, keeps_source: true },
 ];
 
 const SKIPPING: &str = "[worker]\nthreads = 1\n[trash]\ngrace = \"1h\"\n[driver]\nmemory_names = [\"memory\"]\n\
@@ -155,7 +161,108 @@ fn deferred(scene: &Scene, live: &Live, told: Told) {
     assert!(told != Told::Done || live.store.known(&scene.extra()).unwrap().expiring);
 }
 
+/// What a crash leaves: a removal and an unfork half unlinked, a copy and forks half made, an entry of the journal half
+/// written. The forks `b` and `c` were accepted, and are not there yet.
+fn with_crash_at(scene: &Scene, op: Op, path: &'static str) {
+    let live = start(scene);
+    live.fork(&scene.id, "g").unwrap();
+    live.forks.unfork(&instance("g")).unwrap();
+    live.remove(&scene.spare).unwrap();
+    drop(live);
+    let gate = Arc::new(DeadFrom::new(Op::Unlink, "memory"));
+    let live = scene.start(Fs::gated(Arc::clone(&gate) as _)).unwrap();
+    let _ = live.reclaim.sweep(Duration::ZERO, Duration::ZERO);
+    assert!(gate.is_dead());
+    drop(live);
+    let gate = Arc::new(DeadFrom::new(op, path));
+    let live = scene.start(Fs::gated(Arc::clone(&gate) as _)).unwrap();
+    scene.accept(&live, &scene.id, &["b", "c"]).unwrap();
+    let _ = live.forks.run_ready(&NEVER, &NEVER);
+    assert!(gate.is_dead() && !scene.world.vms.join("b").exists());
+    let (staging, journal) = (live.store.layout.staging(), live.store.layout.journal());
+    drop(live);
+    let half = staging.join("20261124-120000-aaaaaaaa/data");
+    std_fs::create_dir_all(&half).unwrap();
+    std_fs::write(half.join("overlay.raw"), "half").unwrap();
+    let mut bytes = std_fs::read(&journal).unwrap();
+    bytes.extend(b"000000ff 0123456789abcdef [{");
+    std_fs::write(&journal, bytes).unwrap();
+}
+
+fn with_half_built(scene: &Scene) {
+    with_crash_at(scene, Op::Link, "memory");
+}
+
+fn with_publishing(scene: &Scene) {
+    with_crash_at(scene, Op::Rename, "vms/b");
+}
+
+fn recover(scene: &Scene, live: &Live) -> Result<(), String> {
+    scene.build(live)?;
+    live.reclaim.sweep(Duration::ZERO, Duration::ZERO).map_err(|e| e.to_string())?;
+    live.forks.reconcile().map(drop).map_err(|e| e.to_string())
+}
+
+fn recovered(scene: &Scene, live: &Live, told: Told) {
+    let made = ["b", "c"].iter().filter(|name| scene.world.vms.join(name).exists()).count();
+    assert!(told != Told::Done || made == 2, "{made} of two forks");
+    assert!(live.ref_count(&scene.id) >= 1 + made.max(live.forks.waiting_for(&scene.id).len()), "each has its ref");
+    assert!(live.store.known(&scene.spare).is_err(), "what is half unlinked never comes back");
+}
+
+/// A journal that has grown, and all of whose requests are done.
+fn with_long_journal(scene: &Scene) {
+    let journal = start(scene).store.layout.journal();
+    let body = format!("[{}]", " ".repeat(2 << 20));
+    let sum: String = blake3::hash(body.as_bytes()).to_hex().chars().take(16).collect();
+    let mut bytes = std_fs::read(&journal).unwrap();
+    bytes.extend(format!("{:08x} {sum} {body}\n", body.len()).into_bytes());
+    std_fs::write(&journal, bytes).unwrap();
+}
+
+fn compact(_: &Scene, live: &Live) -> Result<(), String> {
+    live.forks.compact().map_err(|e| e.to_string())
+}
+
+/// What is accepted behind a compaction, also behind one that failed, is in the journal that the next start reads.
+fn compacted(scene: &Scene, live: &Live, told: Told) {
+    if live.forks.closed().is_none() {
+        scene.accept(live, &scene.id, &["behind"]).unwrap();
+        scene.build(live).unwrap();
+    }
+    let len = std_fs::metadata(live.store.layout.journal()).unwrap().len();
+    assert!(told != Told::Done || len < 1 << 20, "{len} bytes");
+}
+
+fn accept_clock(_: &Scene, live: &Live) -> Result<(), String> {
+    Backend::clock(&*live.worker, true).map(drop).map_err(|problem| problem.detail)
+}
+
+fn accepted_clock(_: &Scene, live: &Live, told: Told) {
+    assert!(told != Told::Done || Backend::clock(&*live.worker, false).unwrap().trusted);
+}
+
 #[test]
 fn whatever_call_fails_while_something_is_brought_back_cleared_up_or_mended_nothing_acknowledged_is_lost() {
     sweep_all(ROWS);
+}
+
+/// The start that mends is cut short itself, and so is the one behind it.
+#[test]
+fn a_start_that_is_stopped_while_it_mends_is_mended_by_the_next() {
+    let stride = if std::env::var_os("FULL").is_some() { 1 } else { 6 };
+    for row in ROWS.iter().filter(|row| row.from_start) {
+        let (mut points, mut failures) = (0, Vec::new());
+        for first in (1..).step_by(stride) {
+            let (tried, failed) = sweep(row, Some((Fault::Stop, first)), Fault::Stop, stride as u64);
+            points += tried;
+            failures.extend(failed);
+            // The first start was not cut short any more: nothing was tried behind it.
+            if tried <= 6 || failures.len() > 12 {
+                break;
+            }
+        }
+        println!("{} twice: {points} points", row.name);
+        assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    }
 }

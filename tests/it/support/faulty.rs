@@ -46,6 +46,8 @@ struct State {
     /// Calls (for short writes: writes) since it was armed.
     seen: u64,
     hit: Option<String>,
+    /// What the call that is made now opens was there before: its name is durable already.
+    is_there: bool,
     is_short_now: bool,
     is_full_next: bool,
     /// Names made, and files written to, that no sync has made durable yet.
@@ -102,6 +104,7 @@ impl Faulty {
 impl Gate for Faulty {
     fn before(&self, op: Op, path: &Path) -> Result<(), Errno> {
         let mut state = self.state();
+        state.is_there = op == Op::Create && path.exists();
         if !state.is_armed {
             return Ok(());
         }
@@ -142,6 +145,7 @@ impl Gate for Faulty {
     fn after(&self, op: Op, path: &Path) {
         let mut state = self.state();
         match op {
+            Op::Create if state.is_there => {}
             Op::Mkdir | Op::Symlink | Op::Link | Op::Rename | Op::Create => drop(state.names.insert(path.to_owned())),
             Op::Write | Op::Truncate | Op::Reflink => drop(state.files.insert(path.to_owned())),
             Op::Fsync => {
