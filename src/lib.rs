@@ -51,9 +51,10 @@
 //!    and has no outcome at start is `failed, interrupted`. Events are at least once, with an id that does not change.
 //! 8. **Deciding is pure.** What is due, what to keep and what the queue does next are functions of data and `now`.
 //!
-//! What breaks when one is broken: 1 and 3 `tests/it/stops.rs`, `kill.rs`, `faults.rs` and `powercut.rs`; 2 `race.rs` and
-//! `pairs.rs`; 4 `lifecycle.rs`, `guards.rs` and `quarantine.rs`; 5 `verify.rs` and `lifecycle.rs`; 6 `driver/plain.rs`; 7
-//! `schedule.rs`; 8 the properties in `policy/` and `fork/queue_tests.rs`. `docs/reliability.md` has the whole list.
+//! What breaks when one is broken: 1 and 3 `tests/it/stops.rs`, `kill.rs`, `faults.rs` and `powercut.rs`; 2 `race.rs`,
+//! `pairs.rs`, `locks.rs` and `refs_model.rs`; 4 `lifecycle.rs`, `guards.rs` and `quarantine.rs`; 5 `verify.rs` and
+//! `lifecycle.rs`; 6 `driver/plain.rs`; 7 `schedule.rs`; 8 the properties in `policy/` and `fork/queue_tests.rs`.
+//! `docs/reliability.md` has the whole list.
 
 pub mod api;
 pub mod cli;
