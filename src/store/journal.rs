@@ -113,7 +113,7 @@ fn frame_at(bytes: &[u8], offset: usize) -> Option<(&[u8], usize)> {
 type Frames<'a> = (Vec<&'a [u8]>, usize);
 
 /// Splits a journal's bytes into good frames and the length of the good part; `Err` with offset and reason if damaged.
-/// What is bad is a torn tail only if no good frame begins anywhere behind it.
+/// What is bad is a torn tail only if no other frame, good or bad, is behind it.
 fn good_frames(bytes: &[u8]) -> Result<Frames<'_>, (usize, &'static str)> {
     let (mut frames, mut good) = (Vec::new(), 0);
     while let Some((body, next)) = frame_at(bytes, good) {
@@ -122,6 +122,11 @@ fn good_frames(bytes: &[u8]) -> Result<Frames<'_>, (usize, &'static str)> {
     }
     if (good + 1..bytes.len()).any(|offset| frame_at(bytes, offset).is_some()) {
         return Err((good, "a bad record with good ones behind it"));
+    }
+    // JSON has no line break in it: a frame that never became whole has none but at its very end.
+    let bad = bytes.get(good..bytes.len().saturating_sub(1)).unwrap_or_default();
+    if bad.contains(&b'\n') {
+        return Err((good, "a bad record with others behind it"));
     }
     Ok((frames, good))
 }
@@ -300,6 +305,19 @@ mod tests {
             assert!(matches!(Journal::<u32>::open(&Fs::real(), &path), Err(JournalError::Damaged { .. })), "byte {at}");
             assert_eq!(std::fs::read(&path).unwrap(), bad);
         }
+    }
+
+    #[test]
+    fn two_bad_frames_at_the_end_are_damage_and_no_torn_tail() {
+        let (_dir, path) = three_frames();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let breaks: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] == b'\n').collect();
+        for end in &breaks[breaks.len() - 2..] {
+            bytes[end - 2] ^= 0x40;
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        assert!(matches!(Journal::<u32>::open(&Fs::real(), &path), Err(JournalError::Damaged { .. })));
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
     }
 
     #[test]
