@@ -1,11 +1,16 @@
 //! Views as text: pure functions, `now` is an argument.
 
+mod plan;
+mod status;
+
+pub(super) use plan::{plan, pruned};
+pub(super) use status::status;
+
 use super::words::{age, count, size, span};
-use crate::policy::{Plan, PlanEntry, SnapshotState, Verdict};
+use crate::policy::SnapshotState;
 use crate::store::manifest::Kind;
 use crate::worker::view::{
-    ClockView, Findings, ForkViews, PolicyStatus, PruneReport, RequestView, Requests, SnapshotView, Snapshots, StatusView, TrashView,
-    TrashedView, UndeletedView, WorkerView,
+    ClockView, Findings, ForkViews, RequestView, Requests, SnapshotView, Snapshots, TrashView, TrashedView, UndeletedView,
 };
 use anstyle::{AnsiColor, Style};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -160,128 +165,6 @@ pub(super) fn requests(all: &Requests, now: DateTime<Utc>) -> String {
     };
     let head = ["ID", "NAME", "SNAPSHOT", "STATE", "FAILURES", "MEMORY", "DISK", "QUEUED", "ERROR"];
     table(&head, &["FAILURES"], all.requests.iter().map(row).collect())
-}
-
-/// `status`.
-#[must_use]
-pub(super) fn status(status: &StatusView, now: DateTime<Utc>) -> String {
-    let mut text = worker(&status.worker, now);
-    if status.policies.is_empty() {
-        return text + "\nNo policies.\n";
-    }
-    let row = |p: &PolicyStatus| {
-        let state = match p.state.as_str() {
-            "ok" | "running" => paint(GOOD, &p.state),
-            "failing" => paint(BAD, &p.state),
-            "gone" | "no instances" => paint(ODD, &p.state),
-            other => other.to_owned(),
-        };
-        vec![
-            p.policy.to_string(),
-            p.instance.as_ref().map_or("-".to_owned(), ToString::to_string),
-            state,
-            age(p.last_success_at, now),
-            p.failures.to_string(),
-            age(p.next_slot, now),
-            p.snapshots.to_string(),
-            p.last_error.clone().unwrap_or_else(|| "-".to_owned()),
-        ]
-    };
-    let head = ["POLICY", "INSTANCE", "STATE", "LAST SUCCESS", "FAILURES", "NEXT", "SNAPSHOTS", "LAST ERROR"];
-    text.push('\n');
-    text + &table(&head, &["FAILURES", "SNAPSHOTS"], status.policies.iter().map(row).collect())
-}
-
-fn worker(w: &WorkerView, now: DateTime<Utc>) -> String {
-    let running = match w.started_at {
-        Some(at) if w.running => format!("running, version {}, started {}", w.version, age(Some(at), now)),
-        _ => "not running".to_owned(),
-    };
-    let mut pairs = vec![
-        ("worker", running),
-        ("config", w.config.clone()),
-        ("store", format!("{} ({}, {})", w.store, count(w.snapshots, "snapshot"), count(w.forks, "ref"))),
-        ("instances", w.instances.clone()),
-        ("queue", if w.pending == 0 { "empty".to_owned() } else { format!("{} pending", w.pending) }),
-    ];
-    if w.memory_fallbacks > 0 {
-        pairs.push((
-            "memory",
-            paint(ODD, &format!("{} got no link to the snapshot's (see fork.created)", count(w.memory_fallbacks, "fork"))),
-        ));
-    }
-    if let Some(why) = w.clock.as_ref().and_then(|clock| clock.why.as_ref()) {
-        pairs.push(("clock", paint(ODD, &format!("not believed, so nothing is removed by age: {why}"))));
-    }
-    if let Some(why) = &w.root_lost {
-        pairs.push(("root", paint(BAD, why)));
-    }
-    if let Some(why) = &w.queue_closed {
-        pairs.push(("queue closed", paint(BAD, why)));
-    }
-    let mut text = block(&pairs);
-    for problem in &w.config_rejected {
-        text.push_str(&format!("\n{}\n{problem}\n", paint(BAD, "the last reload was refused; the old configuration goes on:")));
-    }
-    text
-}
-
-/// `plan`.
-#[must_use]
-pub(super) fn plan(plan: &Plan) -> String {
-    if plan.entries.is_empty() {
-        return "No snapshots, nothing to plan.\n".to_owned();
-    }
-    let mut text = String::new();
-    let groups = plan.entries.chunk_by(|a, b| (&a.instance, &a.policy) == (&b.instance, &b.policy));
-    for group in groups {
-        if let Some(first) = group.first() {
-            let policy = first.policy.as_ref().map_or("taken by hand".to_owned(), |p| format!("policy {p}"));
-            text.push_str(&format!("{}, {policy}\n", first.instance));
-        }
-        text.push_str(&table(&["VERDICT", "SNAPSHOT", "FREES", "WHY"], &["FREES"], group.iter().map(plan_row).collect()));
-        text.push('\n');
-    }
-    let of = |verdict| plan.entries.iter().filter(move |e| e.verdict == verdict);
-    let freed: u64 = of(Verdict::Remove).map(|e| e.reclaimable_bytes).sum();
-    let counts = (of(Verdict::Keep).count(), of(Verdict::Remove).count(), of(Verdict::Blocked).count());
-    text.push_str(&format!("{} kept, {} to remove ({}), {} blocked\n", counts.0, counts.1, size(freed), counts.2));
-    if counts.1 > 0 {
-        text.push_str(&format!("Do exactly this: snapkeep prune --plan {}\n", plan.hash));
-    }
-    text
-}
-
-fn plan_row(e: &PlanEntry) -> Vec<String> {
-    let verdict = match e.verdict {
-        Verdict::Keep => paint(GOOD, "keep"),
-        Verdict::Remove => paint(BAD, "remove"),
-        Verdict::Blocked => paint(ODD, "blocked"),
-    };
-    let why = |r: &crate::policy::Reason| match &r.count {
-        Some(count) => format!("{} ({count}: {})", r.rule, r.text),
-        None => format!("{} ({})", r.rule, r.text),
-    };
-    let whys: Vec<String> = e.reasons.iter().map(why).collect();
-    vec![verdict, e.snapshot_id.to_string(), size(e.reclaimable_bytes), whys.join("; ")]
-}
-
-/// `prune`.
-#[must_use]
-pub(super) fn pruned(report: &PruneReport) -> String {
-    let mut text = String::new();
-    for id in &report.removed {
-        text.push_str(&format!("removed {id}\n"));
-    }
-    for blocked in &report.blocked {
-        let forks = if blocked.forks.is_empty() { String::new() } else { format!(" ({})", blocked.forks.join(", ")) };
-        text.push_str(&format!("kept    {}: {}{forks}\n", blocked.id, blocked.why.join(", ")));
-    }
-    for failed in &report.failed {
-        text.push_str(&format!("failed  {}: {}\n", failed.id, failed.error));
-    }
-    let (removed, blocked, failed) = (report.removed.len(), report.blocked.len(), report.failed.len());
-    text + &format!("{removed} removed, {blocked} blocked, {failed} failed\n")
 }
 
 /// `verify`.

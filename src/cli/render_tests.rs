@@ -3,6 +3,7 @@
 use super::*;
 use crate::ids::{HoldName, InstanceId, PolicyName, SnapshotId, SnapshotName};
 use crate::policy::Reason;
+use crate::policy::{Plan, PlanEntry, Verdict};
 use chrono::{TimeDelta, TimeZone as _};
 
 fn now() -> DateTime<Utc> {

@@ -2,13 +2,15 @@
 //! Nothing here has a default or a meaning; `shape` checks a document against the schema, `resolve` and `policy`
 //! give values their meaning.
 
+mod policy;
+
+pub(super) use policy::{Counting, RawKeep, RawLimit, RawPolicy};
+
 use super::{MemoryMethod, SourcePaths};
-use crate::policy::{KindRule, Missed, WhenReferenced};
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema};
 use serde::Deserialize;
 use serde_json::Value;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use toml::Spanned;
 
@@ -225,147 +227,6 @@ pub(super) struct RawClock {
     /// synchronised (and ten minutes have passed). `false`: only the ten minutes.
     #[schemars(extend("default" = true))]
     pub(super) wait_for_sync: Option<bool>,
-}
-
-/// `[[policy]]`
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawPolicy {
-    /// The policy's name, unique over all files: a-z, 0-9 and '-', at most 63 characters.
-    #[schemars(required, with = "String")]
-    pub(super) name: Option<Text>,
-    /// Globs: an instance belongs to the policy if any of them matches its whole name.
-    #[schemars(required, with = "Vec<String>", length(min = 1))]
-    pub(super) instances: Option<Spanned<Vec<Text>>>,
-    /// Whether instances that are forks count too.
-    #[schemars(extend("default" = false))]
-    pub(super) include_forks: Option<bool>,
-    /// Cron expression of 5 to 7 fields, or an alias such as `@hourly`. Not together with `every`.
-    #[schemars(with = "Option<CronExpression>")]
-    pub(super) schedule: Option<Text>,
-    /// Interval of at least one second, counted from the Unix epoch. Not together with `schedule`.
-    #[schemars(with = "Option<Period>")]
-    pub(super) every: Option<Text>,
-    /// The zone that `schedule` is read in, and in which days and longer begin for `keep`.
-    #[schemars(with = "Option<Zone>", extend("default" = "UTC"))]
-    pub(super) timezone: Option<Text>,
-    /// Each instance's slots are later by a constant part of this.
-    #[schemars(with = "Option<Period>", extend("default" = "0s"))]
-    pub(super) jitter: Option<Text>,
-    /// What to do about slots that went by while nobody looked.
-    #[schemars(extend("default" = "run"))]
-    pub(super) missed: Option<Missed>,
-    /// Attempts within a slot.
-    pub(super) retry: Option<RawRetry>,
-    /// Which kind of snapshot to take.
-    #[schemars(extend("default" = "auto"))]
-    pub(super) kind: Option<KindRule>,
-    /// The first part of the names of its snapshots; the instance's name if not given.
-    #[schemars(with = "Option<String>")]
-    pub(super) name_prefix: Option<Text>,
-    /// Tags that its snapshots get.
-    #[schemars(with = "Option<BTreeMap<String, String>>")]
-    pub(super) tags: Option<BTreeMap<Text, Text>>,
-    /// Keep everything for ever; instead of `keep` and `limit`.
-    #[schemars(with = "Option<bool>", extend("default" = false))]
-    pub(super) keep_all: Option<Spanned<bool>>,
-    /// A snapshot is kept if any of these claims it.
-    #[schemars(with = "Option<RawKeep>")]
-    pub(super) keep: Option<Spanned<RawKeep>>,
-    /// Caps on what is kept, newest first.
-    #[schemars(with = "Option<RawLimit>")]
-    pub(super) limit: Option<Spanned<RawLimit>>,
-    /// What becomes of a snapshot that would go while forks need it: keep it as it is, or let it go with its last fork,
-    /// with no new forks of it until then.
-    #[schemars(extend("default" = "keep"))]
-    pub(super) when_referenced: Option<WhenReferenced>,
-    /// What happens to its snapshots when the instance no longer exists; without this table, nothing special.
-    pub(super) gone: Option<RawGone>,
-}
-
-/// `retry`
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawRetry {
-    /// Attempts in all.
-    #[schemars(range(min = 1, max = 100), extend("default" = 1))]
-    pub(super) attempts: Option<u32>,
-    /// Wait before the second attempt; doubled for each further one.
-    #[schemars(with = "Option<Period>", extend("default" = "1m"))]
-    pub(super) backoff: Option<Text>,
-}
-
-/// `[policy.keep]`
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawKeep {
-    /// `each`: each rule counts on its own. (`cascade` is not built yet.)
-    #[schemars(with = "Option<Counting>", extend("default" = "each"))]
-    pub(super) counting: Option<Spanned<Counting>>,
-    /// The newest so many.
-    #[schemars(extend("default" = 0))]
-    pub(super) last: Option<u32>,
-    /// All that are younger.
-    #[schemars(with = "Option<Period>")]
-    pub(super) within: Option<Text>,
-    /// The newest of each of the last so many minutes that have one.
-    #[schemars(extend("default" = 0))]
-    pub(super) minutely: Option<u32>,
-    /// The newest of each of the last so many hours that have one.
-    #[schemars(extend("default" = 0))]
-    pub(super) hourly: Option<u32>,
-    /// The newest of each of the last so many days that have one.
-    #[schemars(extend("default" = 0))]
-    pub(super) daily: Option<u32>,
-    /// The newest of each of the last so many ISO weeks that have one.
-    #[schemars(extend("default" = 0))]
-    pub(super) weekly: Option<u32>,
-    /// The newest of each of the last so many months that have one.
-    #[schemars(extend("default" = 0))]
-    pub(super) monthly: Option<u32>,
-    /// The newest of each of the last so many quarters that have one.
-    #[schemars(extend("default" = 0))]
-    pub(super) quarterly: Option<u32>,
-    /// The newest of each of the last so many years that have one.
-    #[schemars(extend("default" = 0))]
-    pub(super) yearly: Option<u32>,
-}
-
-/// How keep rules count snapshots that another rule keeps already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Counting {
-    /// Each rule on its own.
-    Each,
-    /// Not built yet: a coarser rule does not count what a finer one keeps.
-    Cascade,
-}
-
-/// `[policy.limit]`
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawLimit {
-    /// No more than so many.
-    #[schemars(with = "Option<u32>")]
-    pub(super) max_count: Option<Spanned<u32>>,
-    /// None older.
-    #[schemars(with = "Option<Period>")]
-    pub(super) max_age: Option<Text>,
-    /// But never fewer than so many of the newest.
-    #[schemars(with = "Option<u32>", extend("default" = 1))]
-    pub(super) min: Option<Spanned<u32>>,
-}
-
-/// `[policy.gone]`
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawGone {
-    /// How long after the instance was seen gone its snapshots go.
-    #[schemars(required, with = "Period")]
-    pub(super) after: Option<Text>,
-    /// How many of the newest stay.
-    #[schemars(extend("default" = 1))]
-    pub(super) min: Option<u32>,
 }
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(|| {

@@ -1,0 +1,70 @@
+//! The worker, and how each policy does.
+
+use super::{BAD, GOOD, ODD, block, paint, table};
+use crate::cli::words::{age, count};
+use crate::worker::view::{PolicyStatus, StatusView, WorkerView};
+use chrono::{DateTime, Utc};
+
+/// `status`.
+#[must_use]
+pub(in crate::cli) fn status(status: &StatusView, now: DateTime<Utc>) -> String {
+    let mut text = worker(&status.worker, now);
+    if status.policies.is_empty() {
+        return text + "\nNo policies.\n";
+    }
+    let row = |p: &PolicyStatus| {
+        let state = match p.state.as_str() {
+            "ok" | "running" => paint(GOOD, &p.state),
+            "failing" => paint(BAD, &p.state),
+            "gone" | "no instances" => paint(ODD, &p.state),
+            other => other.to_owned(),
+        };
+        vec![
+            p.policy.to_string(),
+            p.instance.as_ref().map_or("-".to_owned(), ToString::to_string),
+            state,
+            age(p.last_success_at, now),
+            p.failures.to_string(),
+            age(p.next_slot, now),
+            p.snapshots.to_string(),
+            p.last_error.clone().unwrap_or_else(|| "-".to_owned()),
+        ]
+    };
+    let head = ["POLICY", "INSTANCE", "STATE", "LAST SUCCESS", "FAILURES", "NEXT", "SNAPSHOTS", "LAST ERROR"];
+    text.push('\n');
+    text + &table(&head, &["FAILURES", "SNAPSHOTS"], status.policies.iter().map(row).collect())
+}
+
+fn worker(w: &WorkerView, now: DateTime<Utc>) -> String {
+    let running = match w.started_at {
+        Some(at) if w.running => format!("running, version {}, started {}", w.version, age(Some(at), now)),
+        _ => "not running".to_owned(),
+    };
+    let mut pairs = vec![
+        ("worker", running),
+        ("config", w.config.clone()),
+        ("store", format!("{} ({}, {})", w.store, count(w.snapshots, "snapshot"), count(w.forks, "ref"))),
+        ("instances", w.instances.clone()),
+        ("queue", if w.pending == 0 { "empty".to_owned() } else { format!("{} pending", w.pending) }),
+    ];
+    if w.memory_fallbacks > 0 {
+        pairs.push((
+            "memory",
+            paint(ODD, &format!("{} got no link to the snapshot's (see fork.created)", count(w.memory_fallbacks, "fork"))),
+        ));
+    }
+    if let Some(why) = w.clock.as_ref().and_then(|clock| clock.why.as_ref()) {
+        pairs.push(("clock", paint(ODD, &format!("not believed, so nothing is removed by age: {why}"))));
+    }
+    if let Some(why) = &w.root_lost {
+        pairs.push(("root", paint(BAD, why)));
+    }
+    if let Some(why) = &w.queue_closed {
+        pairs.push(("queue closed", paint(BAD, why)));
+    }
+    let mut text = block(&pairs);
+    for problem in &w.config_rejected {
+        text.push_str(&format!("\n{}\n{problem}\n", paint(BAD, "the last reload was refused; the old configuration goes on:")));
+    }
+    text
+}

@@ -1,0 +1,149 @@
+//! The tables of a policy as they are written.
+
+use super::{CronExpression, Period, Text, Zone};
+use crate::policy::{KindRule, Missed, WhenReferenced};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use toml::Spanned;
+
+/// `[[policy]]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct RawPolicy {
+    /// The policy's name, unique over all files: a-z, 0-9 and '-', at most 63 characters.
+    #[schemars(required, with = "String")]
+    pub(in crate::config) name: Option<Text>,
+    /// Globs: an instance belongs to the policy if any of them matches its whole name.
+    #[schemars(required, with = "Vec<String>", length(min = 1))]
+    pub(in crate::config) instances: Option<Spanned<Vec<Text>>>,
+    /// Whether instances that are forks count too.
+    #[schemars(extend("default" = false))]
+    pub(in crate::config) include_forks: Option<bool>,
+    /// Cron expression of 5 to 7 fields, or an alias such as `@hourly`. Not together with `every`.
+    #[schemars(with = "Option<CronExpression>")]
+    pub(in crate::config) schedule: Option<Text>,
+    /// Interval of at least one second, counted from the Unix epoch. Not together with `schedule`.
+    #[schemars(with = "Option<Period>")]
+    pub(in crate::config) every: Option<Text>,
+    /// The zone that `schedule` is read in, and in which days and longer begin for `keep`.
+    #[schemars(with = "Option<Zone>", extend("default" = "UTC"))]
+    pub(in crate::config) timezone: Option<Text>,
+    /// Each instance's slots are later by a constant part of this.
+    #[schemars(with = "Option<Period>", extend("default" = "0s"))]
+    pub(in crate::config) jitter: Option<Text>,
+    /// What to do about slots that went by while nobody looked.
+    #[schemars(extend("default" = "run"))]
+    pub(in crate::config) missed: Option<Missed>,
+    /// Attempts within a slot.
+    pub(in crate::config) retry: Option<RawRetry>,
+    /// Which kind of snapshot to take.
+    #[schemars(extend("default" = "auto"))]
+    pub(in crate::config) kind: Option<KindRule>,
+    /// The first part of the names of its snapshots; the instance's name if not given.
+    #[schemars(with = "Option<String>")]
+    pub(in crate::config) name_prefix: Option<Text>,
+    /// Tags that its snapshots get.
+    #[schemars(with = "Option<BTreeMap<String, String>>")]
+    pub(in crate::config) tags: Option<BTreeMap<Text, Text>>,
+    /// Keep everything for ever; instead of `keep` and `limit`.
+    #[schemars(with = "Option<bool>", extend("default" = false))]
+    pub(in crate::config) keep_all: Option<Spanned<bool>>,
+    /// A snapshot is kept if any of these claims it.
+    #[schemars(with = "Option<RawKeep>")]
+    pub(in crate::config) keep: Option<Spanned<RawKeep>>,
+    /// Caps on what is kept, newest first.
+    #[schemars(with = "Option<RawLimit>")]
+    pub(in crate::config) limit: Option<Spanned<RawLimit>>,
+    /// What becomes of a snapshot that would go while forks need it: keep it as it is, or let it go with its last fork,
+    /// with no new forks of it until then.
+    #[schemars(extend("default" = "keep"))]
+    pub(in crate::config) when_referenced: Option<WhenReferenced>,
+    /// What happens to its snapshots when the instance no longer exists; without this table, nothing special.
+    pub(in crate::config) gone: Option<RawGone>,
+}
+
+/// `retry`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct RawRetry {
+    /// Attempts in all.
+    #[schemars(range(min = 1, max = 100), extend("default" = 1))]
+    pub(in crate::config) attempts: Option<u32>,
+    /// Wait before the second attempt; doubled for each further one.
+    #[schemars(with = "Option<Period>", extend("default" = "1m"))]
+    pub(in crate::config) backoff: Option<Text>,
+}
+
+/// `[policy.keep]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct RawKeep {
+    /// `each`: each rule counts on its own. (`cascade` is not built yet.)
+    #[schemars(with = "Option<Counting>", extend("default" = "each"))]
+    pub(in crate::config) counting: Option<Spanned<Counting>>,
+    /// The newest so many.
+    #[schemars(extend("default" = 0))]
+    pub(in crate::config) last: Option<u32>,
+    /// All that are younger.
+    #[schemars(with = "Option<Period>")]
+    pub(in crate::config) within: Option<Text>,
+    /// The newest of each of the last so many minutes that have one.
+    #[schemars(extend("default" = 0))]
+    pub(in crate::config) minutely: Option<u32>,
+    /// The newest of each of the last so many hours that have one.
+    #[schemars(extend("default" = 0))]
+    pub(in crate::config) hourly: Option<u32>,
+    /// The newest of each of the last so many days that have one.
+    #[schemars(extend("default" = 0))]
+    pub(in crate::config) daily: Option<u32>,
+    /// The newest of each of the last so many ISO weeks that have one.
+    #[schemars(extend("default" = 0))]
+    pub(in crate::config) weekly: Option<u32>,
+    /// The newest of each of the last so many months that have one.
+    #[schemars(extend("default" = 0))]
+    pub(in crate::config) monthly: Option<u32>,
+    /// The newest of each of the last so many quarters that have one.
+    #[schemars(extend("default" = 0))]
+    pub(in crate::config) quarterly: Option<u32>,
+    /// The newest of each of the last so many years that have one.
+    #[schemars(extend("default" = 0))]
+    pub(in crate::config) yearly: Option<u32>,
+}
+
+/// How keep rules count snapshots that another rule keeps already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::config) enum Counting {
+    /// Each rule on its own.
+    Each,
+    /// Not built yet: a coarser rule does not count what a finer one keeps.
+    Cascade,
+}
+
+/// `[policy.limit]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct RawLimit {
+    /// No more than so many.
+    #[schemars(with = "Option<u32>")]
+    pub(in crate::config) max_count: Option<Spanned<u32>>,
+    /// None older.
+    #[schemars(with = "Option<Period>")]
+    pub(in crate::config) max_age: Option<Text>,
+    /// But never fewer than so many of the newest.
+    #[schemars(with = "Option<u32>", extend("default" = 1))]
+    pub(in crate::config) min: Option<Spanned<u32>>,
+}
+
+/// `[policy.gone]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct RawGone {
+    /// How long after the instance was seen gone its snapshots go.
+    #[schemars(required, with = "Period")]
+    pub(in crate::config) after: Option<Text>,
+    /// How many of the newest stay.
+    #[schemars(extend("default" = 1))]
+    pub(in crate::config) min: Option<u32>,
+}
