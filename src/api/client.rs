@@ -1,14 +1,12 @@
 //! The verbs, asked of the worker over its socket.
 
-use crate::ids::{ForkId, HoldName, InstanceId, PolicyName};
-use crate::policy::Plan;
+use crate::ids::{ForkId, HoldName, InstanceId};
 use crate::worker::backend::{Answer, Backend, Removal};
 use crate::worker::problem::{Problem, ProblemKind};
 use crate::worker::view::{
-    ClockView, Findings, ForkBody, ForkViews, PruneReport, RemovedView, RequestView, Requests, RestoredView, SnapshotFilter, SnapshotView,
-    Snapshots, StatusView, TakeBody, TrashView, UndeletedView, UnforkedView, VerifyBody,
+    ClockView, Findings, ForkBody, ForkViews, PlanBody, PlanView, PruneBody, PruneReport, RemovedView, RequestView, Requests, RestoredView,
+    SnapshotFilter, SnapshotView, Snapshots, StatusView, TakeBody, TrashView, UndeletedView, UnforkedView, VerifyBody,
 };
-use chrono::{DateTime, SecondsFormat, Utc};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use hyper::{Method, Request};
@@ -196,13 +194,11 @@ impl Backend for Client {
     fn restore(&self, snapshot: &str) -> Answer<RestoredView> {
         self.ask(Call::new(Method::POST, snapshot_path(snapshot, "/restore")).patient())
     }
-    fn plan(&self, policies: &[PolicyName], at: Option<DateTime<Utc>>) -> Answer<Plan> {
-        let mut pairs: Vec<String> = policies.iter().map(|p| format!("policy={}", encode(p.as_str()))).collect();
-        pairs.extend(at.map(|at| format!("at={}", encode(&at.to_rfc3339_opts(SecondsFormat::Nanos, true)))));
-        self.ask(Call::get(format!("/v1/plan?{}", pairs.join("&"))))
+    fn plan(&self, body: &PlanBody) -> Answer<PlanView> {
+        self.ask(Call::new(Method::POST, "/v1/plan").with(body).patient())
     }
-    fn prune(&self, policies: &[PolicyName], hash: Option<&str>) -> Answer<PruneReport> {
-        self.ask(Call::new(Method::POST, "/v1/prune").with(&serde_json::json!({"policies": policies, "hash": hash})).patient())
+    fn prune(&self, body: &PruneBody) -> Answer<PruneReport> {
+        self.ask(Call::new(Method::POST, "/v1/prune").with(body).patient())
     }
     fn status(&self) -> Answer<StatusView> {
         self.ask(Call::get("/v1/status"))

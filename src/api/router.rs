@@ -4,7 +4,7 @@ use super::reply::{bad, problem_reply, reply};
 use crate::ids::{ForkId, HoldName, InstanceId, PolicyName};
 use crate::worker::backend::{Answer, Backend, Removal};
 use crate::worker::problem::{Problem, ProblemKind};
-use crate::worker::view::{ForkBody, SnapshotFilter, TakeBody, VerifyBody};
+use crate::worker::view::{ForkBody, PlanBody, PruneBody, SnapshotFilter, TakeBody, VerifyBody};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, RawQuery, State};
@@ -20,14 +20,6 @@ use std::time::Duration;
 const BODY: usize = 4 << 20;
 
 type Shared = State<Arc<dyn Backend>>;
-
-/// What `POST /v1/prune` takes.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct PruneBody {
-    policies: Vec<PolicyName>,
-    hash: Option<String>,
-}
 
 /// What `POST /v1/undelete` takes.
 #[derive(Debug, Default, Deserialize)]
@@ -52,7 +44,7 @@ pub fn router(backend: Arc<dyn Backend>) -> Router {
         .route("/v1/queue/{id}", get(request).delete(cancel))
         .route("/v1/policies", get(status))
         .route("/v1/status", get(status))
-        .route("/v1/plan", get(plan))
+        .route("/v1/plan", get(plan).post(plan_by))
         .route("/v1/prune", post(prune))
         .route("/v1/verify", get(look_over).post(verify))
         .route("/v1/trash", get(trash))
@@ -226,17 +218,24 @@ async fn plan(State(backend): Shared, RawQuery(raw): RawQuery) -> Response {
     let asked = || -> Answer<_> {
         let policies = query(raw.as_deref(), "policy").iter().map(|p| parsed::<PolicyName>(p)).collect::<Answer<Vec<_>>>()?;
         let at = query(raw.as_deref(), "at").first().map(|at| parsed(at)).transpose()?;
-        Ok((policies, at))
+        Ok(PlanBody { policies, at, ..PlanBody::default() })
     };
     match asked() {
-        Ok((policies, at)) => reply(StatusCode::OK, &run(backend, move |b| b.plan(&policies, at)).await),
+        Ok(asked) => reply(StatusCode::OK, &run(backend, move |b| b.plan(&asked)).await),
+        Err(problem) => problem_reply(&problem),
+    }
+}
+
+async fn plan_by(State(backend): Shared, bytes: Bytes) -> Response {
+    match body::<PlanBody>(&bytes) {
+        Ok(asked) => reply(StatusCode::OK, &run(backend, move |b| b.plan(&asked)).await),
         Err(problem) => problem_reply(&problem),
     }
 }
 
 async fn prune(State(backend): Shared, bytes: Bytes) -> Response {
     match body::<PruneBody>(&bytes) {
-        Ok(asked) => reply(StatusCode::OK, &run(backend, move |b| b.prune(&asked.policies, asked.hash.as_deref())).await),
+        Ok(asked) => reply(StatusCode::OK, &run(backend, move |b| b.prune(&asked)).await),
         Err(problem) => problem_reply(&problem),
     }
 }

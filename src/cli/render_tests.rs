@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::ids::{HoldName, InstanceId, PolicyName, SnapshotId, SnapshotName};
-use crate::policy::Reason;
-use crate::policy::{Plan, PlanEntry, Verdict};
+use crate::policy::Side;
+use crate::policy::Verdict;
+use crate::worker::view::{PlanEntryView, PlanView, ReasonView};
 use chrono::{TimeDelta, TimeZone as _};
 
 fn now() -> DateTime<Utc> {
@@ -58,29 +59,30 @@ fn empty_lists_say_what_to_do() {
 
 #[test]
 fn a_plan_gives_every_reason_and_how_to_carry_it_out() {
-    let entry = |n: u8, verdict, rule: &str, text: &str| PlanEntry {
+    let entry = |n: u8, verdict, (side, rule, text): (Side, &str, &str)| PlanEntryView {
         snapshot_id: view(n, 0).id,
         instance: InstanceId::parse("golden").unwrap(),
         policy: PolicyName::parse("hourly").ok(),
+        created_at: now(),
         holds: vec![],
         verdict,
-        reasons: vec![Reason { rule: rule.into(), bucket: None, count: None, text: text.into() }],
+        reasons: vec![ReasonView { rule: rule.into(), side, bucket: None, count: None, text: text.into() }],
         forks: vec![],
         reclaimable_bytes: 5 << 20,
         next_change_at: None,
     };
     let entries = vec![
-        entry(3, Verdict::Keep, "last", "one of the newest"),
-        entry(2, Verdict::Blocked, "live_forks", "needed by web-1"),
-        entry(1, Verdict::Remove, "keep", "no keep rule claims it"),
+        entry(3, Verdict::Keep, (Side::Keep, "last", "one of the newest")),
+        entry(2, Verdict::Blocked, (Side::Block, "live_forks", "needed by web-1")),
+        entry(1, Verdict::Remove, (Side::Remove, "keep", "no keep rule claims it")),
     ];
-    let text = plain(&plan(&Plan { hash: "0123".into(), at: now(), entries }));
+    let text = plain(&plan(&PlanView { hash: "0123".into(), at: now(), in_force: true, entries }));
     insta::assert_snapshot!(text, @r"
     golden, policy hourly
-    VERDICT  SNAPSHOT                    FREES  WHY
-    keep     20261124-090303-abcdefgh  5.0 MiB  last (one of the newest)
-    blocked  20261124-090302-abcdefgh  5.0 MiB  live_forks (needed by web-1)
-    remove   20261124-090301-abcdefgh  5.0 MiB  keep (no keep rule claims it)
+    VERDICT  SNAPSHOT                    FREES  CHANGES (UTC)  WHY
+    keep     20261124-090303-abcdefgh  5.0 MiB                 last (one of the newest)
+    blocked  20261124-090302-abcdefgh  5.0 MiB                 live_forks (needed by web-1)
+    remove   20261124-090301-abcdefgh  5.0 MiB                 keep (no keep rule claims it)
 
     1 kept, 1 to remove (5.0 MiB), 1 blocked
     Do exactly this: snapkeep prune --plan 0123

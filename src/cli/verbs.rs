@@ -6,7 +6,7 @@ use super::render;
 use crate::ids::{HoldName, InstanceId};
 use crate::worker::backend::{Answer, Backend, Removal};
 use crate::worker::verify::repair::Repair;
-use crate::worker::view::{Finding, ForkBody, Requests, SnapshotFilter, SnapshotView, TakeBody, VerifyBody};
+use crate::worker::view::{Finding, ForkBody, PlanBody, PruneBody, Requests, SnapshotFilter, SnapshotView, TakeBody, VerifyBody};
 use chrono::{DateTime, Utc};
 
 /// Whether a verb only looks: then it needs no lock.
@@ -73,11 +73,11 @@ pub(super) fn carry_out(verb: Verb, backend: &dyn Backend, out: Out, now: DateTi
         Verb::Hold { snapshot, name } => held(&backend.hold(&snapshot, &name)?, &name, "holds", out),
         Verb::Release { snapshot, name } => held(&backend.release(&snapshot, &name)?, &name, "no longer holds", out),
         Verb::Plan { policy, at } => {
-            let plan = backend.plan(&policy, at)?;
+            let plan = backend.plan(&PlanBody { policies: policy, at, ..PlanBody::default() })?;
             out.show(&plan, || render::plan(&plan));
         }
         Verb::Prune { policy, plan } => {
-            let report = backend.prune(&policy, plan.as_deref())?;
+            let report = backend.prune(&PruneBody { policies: policy, hash: plan })?;
             out.show(&report, || render::pruned(&report));
             return Ok(u8::from(!report.failed.is_empty()));
         }

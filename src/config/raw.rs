@@ -4,7 +4,7 @@
 
 mod policy;
 
-pub(super) use policy::{Counting, RawKeep, RawLimit, RawPolicy};
+pub(super) use policy::{RawKeep, RawLimit, RawPolicy};
 
 use super::{MemoryMethod, SourcePaths};
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema};

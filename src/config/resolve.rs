@@ -102,7 +102,7 @@ fn scrub(raw: Option<&RawScrub>, report: &mut Report<'_>) -> Option<ScrubConfig>
 }
 
 /// A size, if there is one and it is one.
-fn bytes(key: &str, text: Option<&Text>, report: &mut Report<'_>) -> Option<u64> {
+pub(super) fn bytes(key: &str, text: Option<&Text>, report: &mut Report<'_>) -> Option<u64> {
     let text = text?;
     let name = key.rsplit('.').next().unwrap_or(key);
     parse_size(text.get_ref()).map_err(|error| report.wrong(key, text.span(), format!("`{name}`: {error}"))).ok()

@@ -2,15 +2,18 @@
 
 pub mod bucket;
 pub mod cadence;
+mod claims;
+mod foresight;
 mod plan;
 pub mod retention;
 pub mod trust;
 
-pub use plan::{Plan, PlanEntry, Reason, Verdict};
+pub use plan::{Plan, PlanEntry, Reason, Rule, Side, Verdict};
 
 use crate::ids::{HoldName, InstanceId, PolicyName, SnapshotId};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A `[[policy]]`, checked and complete.
 #[derive(Debug, Clone)]
@@ -26,7 +29,7 @@ pub struct Policy {
     /// The first part of the names of its snapshots; the instance's name if not given.
     pub name_prefix: Option<String>,
     /// Tags that its snapshots get.
-    pub tags: std::collections::BTreeMap<String, String>,
+    pub tags: BTreeMap<String, String>,
     /// Attempts within a slot.
     pub retry: Retry,
     /// `stopped`, `standby`, or found out by looking for a memory file.
@@ -129,19 +132,53 @@ pub struct Retention {
 /// Keep rules: a snapshot stays if any of them claims it. Counts of zero claim nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keep {
+    /// How rules count what another one keeps already.
+    pub counting: Counting,
     /// The newest so many.
     pub last: u32,
     /// All that are younger.
     pub within: Option<TimeDelta>,
-    /// The newest of each of the last so many minutes, hours, … that have one.
+    /// The newest of each of the last so many minutes, hours, … that have one; finest first, each unit once.
     pub buckets: Vec<(Granularity, u32)>,
+    /// The newest of each hour, day, …, of those that are younger; finest first, each unit once.
+    pub within_buckets: Vec<(Granularity, TimeDelta)>,
+    /// All that have any of these tags.
+    pub tags: Vec<TagRule>,
     /// The zone in which days and longer begin.
     pub timezone: chrono_tz::Tz,
 }
 
-/// The calendar's units, finest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// How keep rules count snapshots that another rule keeps already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
+pub enum Counting {
+    /// Each rule counts on its own, as restic has it.
+    #[default]
+    Each,
+    /// Rules go from fine to coarse; a coarser one does not count what a finer one keeps, and one that has counts left
+    /// in the end keeps the oldest, as borg 1.2 has it.
+    Cascade,
+}
+
+/// A tag that keeps: a key with any value, or with this one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagRule {
+    /// The tag's key.
+    pub key: String,
+    /// Its value; `None`: any.
+    pub value: Option<String>,
+}
+
+impl TagRule {
+    /// Whether these tags have it.
+    #[must_use]
+    pub fn matches(&self, tags: &BTreeMap<String, String>) -> bool {
+        tags.get(&self.key).is_some_and(|value| self.value.as_ref().is_none_or(|wanted| wanted == value))
+    }
+}
+
+/// The calendar's units, finest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(missing_docs, reason = "each is the unit of its name")]
 pub enum Granularity {
     Minutely,
@@ -160,6 +197,8 @@ pub struct Limit {
     pub max_count: Option<u32>,
     /// None older.
     pub max_age: Option<TimeDelta>,
+    /// No more than what the newest take, of bytes that no other file shares.
+    pub max_bytes: Option<u64>,
     /// But never fewer than so many of the newest.
     pub min: u32,
 }
@@ -190,6 +229,8 @@ pub struct SnapshotFacts {
     pub seq: u64,
     /// What it is now.
     pub state: SnapshotState,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
     /// Live forks, by name (by fork id where the name is not known), sorted.
     pub forks: Vec<String>,
     /// Forks that are queued or being made, by name, sorted.

@@ -2,20 +2,23 @@
 //!
 //! How the parts compose, for the snapshots that one policy took of one instance, newest first by (`order_at`, `seq`):
 //! 1. Those dated in the future and those in quarantine stay, and count for nothing below.
-//! 2. `keep` rules claim snapshots, each rule on its own; without any rule all are claimed.
-//! 3. `limit` drops claimed ones: beyond `max_count`, or not younger than `max_age`.
+//! 2. `keep` rules claim snapshots (`claims`), each rule on its own or in a cascade; without any rule all are claimed.
+//! 3. `limit` drops claimed ones: beyond `max_count`, not younger than `max_age`, or beyond `max_bytes`. Count and bytes
+//!    are those of the snapshot and of all newer ones that are claimed, so each limit draws one line through them.
 //! 4. The newest stays in any case, and so do the newest `limit.min`.
 //! 5. Once the instance has been gone for `gone.after`, 2 to 4 no longer hold: all but the newest `gone.min` go.
-//! 6. What would go stays all the same, as `blocked`, while a fork, a queued fork, a hold or a reader needs it, or while
+//! 6. If the file system is too full, more of them go (`space`), but for those of 4.
+//! 7. What would go stays all the same, as `blocked`, while a fork, a queued fork, a hold or a reader needs it, or while
 //!    something about it cannot be told.
 
-use super::bucket::bucket_key;
-use super::plan::{Plan, PlanEntry, Reason, Verdict};
-use super::{Keep, Policy, SnapshotFacts, SnapshotState};
+use super::claims::{Bare, Claim, Ended, Line, age, claim};
+use super::foresight;
+use super::plan::{Plan, PlanEntry, Reason, Rule, Side, Verdict};
+use super::{Keep, Policy, Retention, SnapshotFacts, SnapshotState};
 use crate::ids::{InstanceId, PolicyName};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// What a plan depends on besides the snapshots.
 #[derive(Debug, Clone)]
@@ -28,9 +31,12 @@ pub struct Circumstances<'a> {
     pub clock_trusted: bool,
     /// Whether the instances root is proven; if not, nothing goes.
     pub root_proven: bool,
+    /// Whether to find out when verdicts change, also where that takes many tries.
+    pub foresight: bool,
 }
 
 /// A verdict before it is known what needs the snapshot.
+#[derive(Debug)]
 struct Decided {
     remove: bool,
     by_age: bool,
@@ -39,202 +45,270 @@ struct Decided {
 }
 
 impl Decided {
-    fn keep(rule: &str, text: &str) -> Self {
-        Self { remove: false, by_age: false, reasons: vec![reason(rule, text)], next_change_at: None }
+    fn keep(rule: Rule) -> Self {
+        Self { remove: false, by_age: false, reasons: vec![Reason::new(Side::Keep, rule)], next_change_at: None }
+    }
+
+    fn remove(rule: Rule, by_age: bool) -> Self {
+        Self { remove: true, by_age, reasons: vec![Reason::new(Side::Remove, rule)], next_change_at: None }
     }
 }
 
-fn reason(rule: &str, text: impl Into<String>) -> Reason {
-    Reason { rule: rule.to_owned(), bucket: None, count: None, text: text.into() }
-}
+type Group<'a> = (&'a InstanceId, Option<&'a PolicyName>);
 
 /// What becomes of every snapshot. Entries are ordered by instance and policy, newest first.
 #[must_use]
 pub fn plan(facts: &[SnapshotFacts], around: &Circumstances<'_>, now: DateTime<Utc>) -> Plan {
-    let mut groups: BTreeMap<(&InstanceId, Option<&PolicyName>), Vec<&SnapshotFacts>> = BTreeMap::new();
-    for fact in facts {
-        groups.entry((&fact.instance, fact.policy.as_ref())).or_default().push(fact);
-    }
     let mut entries = Vec::with_capacity(facts.len());
-    for ((instance, policy), mut group) in groups {
-        group.sort_by_key(|f| Reverse((f.order_at, f.seq)));
+    for ((instance, policy), group) in groups(facts) {
         let known = policy.and_then(|name| around.policies.iter().find(|p| p.name == *name));
         let decided = match (policy, known) {
-            (None, _) => decide_unruled(&group, "manual", "taken by hand"),
-            (Some(_), None) => decide_unruled(&group, "orphan", "its policy is not in the config"),
-            (Some(name), Some(policy)) => decide(policy, &group, around.gone_since.get(&(name.clone(), instance.clone())).copied(), now),
+            (None, _) => decide_unruled(&group, Rule::Manual),
+            (Some(_), None) => decide_unruled(&group, Rule::Orphan),
+            (Some(name), Some(policy)) => {
+                let gone_since = around.gone_since.get(&(name.clone(), instance.clone())).copied();
+                decide((policy, gone_since), &group, around.foresight, now)
+            }
         };
         entries.extend(group.into_iter().zip(decided).map(|(fact, decided)| entry(fact, decided, around)));
     }
     Plan { hash: hash(&entries), at: now, entries }
 }
 
+/// The snapshots of each instance and policy, newest first.
+fn groups(facts: &[SnapshotFacts]) -> BTreeMap<Group<'_>, Vec<&SnapshotFacts>> {
+    let mut groups: BTreeMap<Group<'_>, Vec<&SnapshotFacts>> = BTreeMap::new();
+    // Neighbours are mostly of one group: each run of them is looked up once.
+    for run in facts.chunk_by(|a, b| a.instance == b.instance && a.policy == b.policy) {
+        if let Some(first) = run.first() {
+            groups.entry((&first.instance, first.policy.as_ref())).or_default().extend(run);
+        }
+    }
+    for group in groups.values_mut() {
+        group.sort_by_key(|f| Reverse((f.order_at, f.seq)));
+    }
+    groups
+}
+
 /// Snapshots taken by hand, or by a policy that is no more, are nobody's to remove, but for those that were marked to go.
-fn decide_unruled(group: &[&SnapshotFacts], rule: &str, text: &str) -> Vec<Decided> {
+fn decide_unruled(group: &[&SnapshotFacts], rule: Rule) -> Vec<Decided> {
     let decide = |fact: &&SnapshotFacts| match fact.state {
-        SnapshotState::Expiring => expiring(),
-        _ => Decided::keep(rule, text),
+        SnapshotState::Expiring => Decided::remove(Rule::Expiring, false),
+        _ => Decided::keep(rule),
     };
     group.iter().map(decide).collect()
 }
 
-fn expiring() -> Decided {
-    let reasons = vec![reason("expiring", "marked to go with its last fork")];
-    Decided { remove: true, by_age: false, reasons, next_change_at: None }
-}
-
 /// Rules 1 to 5 for one group, newest first.
-fn decide(policy: &Policy, group: &[&SnapshotFacts], gone_since: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Vec<Decided> {
-    let counts = |fact: &&SnapshotFacts| fact.created_at <= now && fact.state == SnapshotState::Ready;
-    let ready: Vec<&SnapshotFacts> = group.iter().copied().filter(counts).collect();
-    let mut ruled = rule(policy, &ready, gone_since, now).into_iter();
-    group
+fn decide(
+    (policy, gone_since): (&Policy, Option<DateTime<Utc>>),
+    group: &[&SnapshotFacts],
+    foresight: bool,
+    now: DateTime<Utc>,
+) -> Vec<Decided> {
+    let ready = group.iter().copied().filter(|fact| fact.state == SnapshotState::Ready).collect();
+    let all = Line::new(ready, policy.retention.keep.as_ref());
+    let rules = Rules { retention: &policy.retention, gone_since };
+    let has_future = all.facts.iter().any(|fact| fact.created_at > now);
+    let line = if has_future { all.at(now) } else { all.clone() };
+    let mut ruled = rules.decide(&line, now).into_iter();
+    let mut decided: Vec<Decided> = group
         .iter()
         .map(|fact| match fact.state {
-            SnapshotState::Expiring => expiring(),
-            SnapshotState::Quarantined => Decided::keep("quarantined", "it failed a check; look at it, then remove it by hand"),
-            SnapshotState::Ready if fact.created_at > now => Decided {
-                next_change_at: Some(fact.created_at),
-                ..Decided::keep("future", "dated in the future; it counts as none until then")
-            },
-            SnapshotState::Ready => ruled.next().unwrap_or_else(|| Decided::keep("internal", "not decided")),
+            SnapshotState::Expiring => Decided::remove(Rule::Expiring, false),
+            SnapshotState::Quarantined => Decided::keep(Rule::Quarantined),
+            SnapshotState::Ready if fact.created_at > now => Decided::keep(Rule::Future),
+            SnapshotState::Ready => ruled.next().unwrap_or_else(|| Decided::keep(Rule::Future)),
         })
-        .collect()
+        .collect();
+    if foresight && (has_future || rules.lapses_move_others()) {
+        let is_ready = |fact: &SnapshotFacts| fact.state == SnapshotState::Ready;
+        let removed: Vec<bool> = group.iter().zip(&decided).filter(|(f, _)| is_ready(f)).map(|(_, d)| d.remove).collect();
+        let mut changes = foresight::next_changes(&rules, &all, &removed, now).into_iter();
+        for (_, decided) in group.iter().zip(&mut decided).filter(|(fact, _)| is_ready(fact)) {
+            decided.next_change_at = changes.next().flatten();
+        }
+    }
+    decided
 }
 
-fn rule(policy: &Policy, ready: &[&SnapshotFacts], gone_since: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Vec<Decided> {
-    let retention = &policy.retention;
-    let mut gone_at = None;
-    if let (Some(gone), Some(since)) = (&retention.gone, gone_since) {
-        if age(since, now) >= gone.after {
-            return ready.iter().enumerate().map(|(at, _)| decide_gone(at, gone.min)).collect();
-        }
-        gone_at = since.checked_add_signed(gone.after).map(|at| (at, gone.min as usize));
+/// Rules 2 to 5 for one policy and instance.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules<'p> {
+    pub(super) retention: &'p Retention,
+    gone_since: Option<DateTime<Utc>>,
+}
+
+/// What the limits say of a snapshot.
+#[derive(Debug, Clone, Copy)]
+struct Judged {
+    is_claimed: bool,
+    nth: u32,
+    bytes: u64,
+    is_over_count: bool,
+    is_over_bytes: bool,
+    is_too_old: bool,
+    is_in_min: bool,
+    is_newest: bool,
+}
+
+impl Judged {
+    fn goes(&self) -> bool {
+        (!self.is_claimed || self.is_over_count || self.is_over_bytes || self.is_too_old) && !self.is_in_min && !self.is_newest
     }
-    let claims = claims(retention.keep.as_ref(), ready, now);
-    let mut claimed = 0;
-    ready
-        .iter()
-        .zip(claims)
-        .enumerate()
-        .map(|(at, (fact, claim))| {
-            let mut decided = limit(policy, (at, fact), claim, &mut claimed, now);
-            if let Some((gone_at, min)) = gone_at {
-                // From then on the newest `min` stay and all others go, whatever the rules say.
-                let changes = decided.remove == (at < min);
-                let before = decided.next_change_at.filter(|t| *t < gone_at);
-                decided.next_change_at = before.or(changes.then_some(gone_at));
+}
+
+impl Rules<'_> {
+    /// When the instance will have been gone for long enough, or was.
+    pub(super) fn gone_at(&self) -> Option<DateTime<Utc>> {
+        self.gone_since?.checked_add_signed(self.retention.gone.as_ref()?.after)
+    }
+
+    fn is_gone(&self, now: DateTime<Utc>) -> bool {
+        let gone = self.retention.gone.as_ref().zip(self.gone_since);
+        gone.is_some_and(|(gone, since)| age(since, now) >= gone.after)
+    }
+
+    fn gone_min(&self) -> usize {
+        self.retention.gone.as_ref().map_or(0, |gone| gone.min as usize)
+    }
+
+    /// Whether the end of one snapshot's claim by age can change what becomes of another.
+    fn lapses_move_others(&self) -> bool {
+        let ends = self.retention.keep.as_ref().filter(|keep| keep.within.is_some() || !keep.within_buckets.is_empty());
+        let limit = &self.retention.limit;
+        ends.is_some_and(|keep| keep.counting == super::Counting::Cascade || limit.max_count.is_some() || limit.max_bytes.is_some())
+    }
+
+    /// Whether each of a line goes: the same as [`Rules::decide`], without its reasons.
+    pub(super) fn goes(&self, line: &Line<'_>, now: DateTime<Utc>) -> Vec<bool> {
+        if self.is_gone(now) {
+            return (0..line.facts.len()).map(|at| at >= self.gone_min()).collect();
+        }
+        let claimed = match &self.retention.keep {
+            None => vec![true; line.facts.len()],
+            Some(keep) => {
+                let mut bare = Bare(vec![false; line.facts.len()]);
+                claim(keep, line, now, &mut bare);
+                bare.0
             }
-            decided
+        };
+        self.judge(line, claimed.into_iter(), now).map(|judged| judged.goes()).collect()
+    }
+
+    fn decide(&self, line: &Line<'_>, now: DateTime<Utc>) -> Vec<Decided> {
+        if self.is_gone(now) {
+            let decide = |at| if at < self.gone_min() { Decided::keep(Rule::GoneMin) } else { Decided::remove(Rule::GoneAfter, true) };
+            return (0..line.facts.len()).map(decide).collect();
+        }
+        let mut claims = vec![Claim::default(); line.facts.len()];
+        let ended = match &self.retention.keep {
+            Some(keep) => claim(keep, line, now, &mut claims),
+            None => {
+                for claim in &mut claims {
+                    claim.is_lasting = true;
+                    claim.reasons.push(Reason::new(Side::Keep, Rule::Keep));
+                }
+                Vec::new()
+            }
+        };
+        let claimed: Vec<bool> = claims.iter().map(|claim| !claim.reasons.is_empty()).collect();
+        let judged = self.judge(line, claimed.into_iter(), now);
+        let decide = |(at, (claim, judged)): (usize, (Claim, Judged))| {
+            if judged.goes() { self.removed((at, line), (&judged, claim), &ended, now) } else { self.kept((at, line), &judged, claim) }
+        };
+        claims.into_iter().zip(judged).enumerate().map(decide).collect()
+    }
+
+    /// Rules 3 and 4.
+    fn judge<'l>(
+        &'l self,
+        line: &'l Line<'_>,
+        claimed: impl Iterator<Item = bool> + 'l,
+        now: DateTime<Utc>,
+    ) -> impl Iterator<Item = Judged> + 'l {
+        let limit = &self.retention.limit;
+        let (mut nth, mut bytes) = (0_u32, 0_u64);
+        line.facts.iter().zip(claimed).enumerate().map(move |(at, (fact, is_claimed))| {
+            if is_claimed {
+                nth = nth.saturating_add(1);
+                bytes = bytes.saturating_add(fact.reclaimable_bytes);
+            }
+            Judged {
+                is_claimed,
+                nth,
+                bytes,
+                is_over_count: is_claimed && limit.max_count.is_some_and(|max| nth > max),
+                is_over_bytes: is_claimed && limit.max_bytes.is_some_and(|max| bytes > max),
+                is_too_old: limit.max_age.is_some_and(|max| age(fact.created_at, now) >= max),
+                is_in_min: at < limit.min as usize,
+                is_newest: at == 0,
+            }
         })
-        .collect()
-}
-
-fn decide_gone(at: usize, min: u32) -> Decided {
-    if at < min as usize {
-        return Decided::keep("gone.min", "one of the newest that stay after the instance is gone");
     }
-    let reasons = vec![reason("gone.after", "its instance has been gone for long enough")];
-    Decided { remove: true, by_age: true, reasons, next_change_at: None }
-}
 
-/// Which rules claim a snapshot: those that time alone does not end, and the moment at which `within` lets go.
-#[derive(Debug, Clone, Default)]
-struct Claim {
-    reasons: Vec<Reason>,
-    lasting: bool,
-    until: Option<DateTime<Utc>>,
-}
-
-/// Rule 2.
-fn claims(keep: Option<&Keep>, ready: &[&SnapshotFacts], now: DateTime<Utc>) -> Vec<Claim> {
-    let mut claims = vec![Claim::default(); ready.len()];
-    let Some(keep) = keep else {
-        for claim in &mut claims {
-            claim.lasting = true;
-            claim.reasons.push(reason("keep", "no keep rules: all that the limits allow"));
+    fn removed(
+        &self,
+        (at, line): (usize, &Line<'_>),
+        (judged, claim): (&Judged, Claim),
+        ended: &[Ended<'_>],
+        now: DateTime<Utc>,
+    ) -> Decided {
+        let limit = &self.retention.limit;
+        let mut reasons = Vec::with_capacity(1 + ended.len());
+        let against = |rule| Reason::new(Side::Remove, rule);
+        if !judged.is_claimed {
+            reasons.push(against(Rule::Keep));
         }
-        return claims;
-    };
-    for (n, claim) in (1..=keep.last).zip(&mut claims) {
-        claim.lasting = true;
-        claim.reasons.push(Reason { count: Some(format!("{n} of {}", keep.last)), ..reason("last", "one of the newest") });
-    }
-    if let Some(within) = keep.within {
-        for (fact, claim) in ready.iter().zip(&mut claims).filter(|(fact, _)| age(fact.created_at, now) < within) {
-            claim.until = fact.created_at.checked_add_signed(within);
-            claim.reasons.push(reason("within", "young enough"));
+        if judged.is_over_count {
+            reasons.push(against(Rule::MaxCount).counted(judged.nth, limit.max_count.unwrap_or_default()));
         }
-    }
-    for (granularity, count) in &keep.buckets {
-        let mut seen = BTreeSet::new();
-        let mut used = 0;
-        for (fact, claim) in ready.iter().zip(&mut claims) {
-            if used == *count {
-                break;
-            }
-            let key = bucket_key(*granularity, keep.timezone, fact.created_at);
-            // Seen, not only seen last: after a clock stepped back the order is not that of the dates.
-            if !seen.insert(key.clone()) {
-                continue;
-            }
-            used += 1;
-            let rule = serde_json::to_value(granularity).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
-            claim.lasting = true;
-            claim.reasons.push(Reason {
-                rule,
-                bucket: Some(key.clone()),
-                count: Some(format!("{used} of {count}")),
-                text: format!("the newest of {key}"),
-            });
+        if judged.is_over_bytes {
+            reasons.push(against(Rule::MaxBytes).with(format!("{} bytes of {}", judged.bytes, limit.max_bytes.unwrap_or_default())));
         }
+        let mut by_age = !judged.is_claimed && self.retention.keep.as_ref().is_some_and(goes_by_age);
+        if judged.is_too_old {
+            // By age alone, if nothing else speaks against it.
+            by_age |= reasons.is_empty();
+            reasons.push(against(Rule::MaxAge));
+        }
+        if judged.is_claimed {
+            reasons.extend(claim.reasons.into_iter().filter(|reason| reason.rule != Rule::Keep));
+        } else {
+            reasons.extend(ended.iter().map(|ended| ended.passed(at, line, now)));
+        }
+        // Should it still be there then, it is one of those that stay.
+        let next_change_at = self.gone_at().filter(|_| at < self.gone_min());
+        Decided { remove: true, by_age, reasons, next_change_at }
     }
-    claims
+
+    fn kept(&self, (at, line): (usize, &Line<'_>), judged: &Judged, claim: Claim) -> Decided {
+        let limit = &self.retention.limit;
+        let mut reasons = claim.reasons;
+        if judged.is_in_min {
+            reasons.push(Reason::new(Side::Keep, Rule::Min).counted(u32::try_from(at + 1).unwrap_or(u32::MAX), limit.min));
+        }
+        if judged.is_newest {
+            reasons.push(Reason::new(Side::Keep, Rule::Newest));
+        }
+        let is_protected = judged.is_in_min || judged.is_newest;
+        let lets_go = if claim.is_lasting { None } else { claim.until };
+        let too_old_at = limit.max_age.zip(line.facts.get(at)).and_then(|(max, fact)| fact.created_at.checked_add_signed(max));
+        let goes_at = [lets_go, too_old_at].into_iter().flatten().min().filter(|_| !is_protected);
+        // From then on the newest `gone.min` stay and all others go, whatever the rules say.
+        let next_change_at = match self.gone_at() {
+            Some(gone_at) => goes_at.filter(|at| *at < gone_at).or((at >= self.gone_min()).then_some(gone_at)),
+            None => goes_at,
+        };
+        Decided { remove: false, by_age: false, reasons, next_change_at }
+    }
 }
 
-/// Rules 3 and 4 for the snapshot at place `at`.
-fn limit(policy: &Policy, (at, fact): (usize, &SnapshotFacts), claim: Claim, claimed: &mut usize, now: DateTime<Utc>) -> Decided {
-    let limit = &policy.retention.limit;
-    let mut against = Vec::new();
-    let mut by_age = false;
-    if claim.reasons.is_empty() {
-        against.push(reason("keep", "no keep rule claims it"));
-        by_age = policy.retention.keep.as_ref().is_some_and(|k| k.within.is_some());
-    } else {
-        *claimed += 1;
-    }
-    if let Some(max) = limit.max_count.filter(|max| !claim.reasons.is_empty() && *claimed > *max as usize) {
-        against.push(Reason { count: Some(format!("{claimed} of {max}")), ..reason("limit.max_count", "more than are allowed") });
-    }
-    let too_old = limit.max_age.filter(|max| age(fact.created_at, now) >= *max);
-    if too_old.is_some() {
-        // By age alone, if nothing else speaks against it.
-        by_age |= against.is_empty();
-        against.push(reason("limit.max_age", "older than is allowed"));
-    }
-    let mut protection = Vec::new();
-    if at < limit.min as usize {
-        protection.push(Reason { count: Some(format!("{} of {}", at + 1, limit.min)), ..reason("limit.min", "the least that is kept") });
-    }
-    if at == 0 {
-        protection.push(reason("newest", "the newest is never removed by age"));
-    }
-    if !against.is_empty() && protection.is_empty() {
-        return Decided { remove: true, by_age, reasons: against, next_change_at: None };
-    }
-    let lets_go = if claim.lasting { None } else { claim.until };
-    let too_old_at = limit.max_age.and_then(|max| fact.created_at.checked_add_signed(max));
-    let next_change_at = if protection.is_empty() { [lets_go, too_old_at].into_iter().flatten().min() } else { None };
-    let reasons = claim.reasons.into_iter().chain(protection).collect();
-    Decided { remove: false, by_age: false, reasons, next_change_at }
+fn goes_by_age(keep: &Keep) -> bool {
+    keep.within.is_some() || !keep.within_buckets.is_empty()
 }
 
-/// How old; never negative, whatever the clock did.
-fn age(created: DateTime<Utc>, now: DateTime<Utc>) -> TimeDelta {
-    (now - created).max(TimeDelta::zero())
-}
-
-/// Rule 6.
+/// Rule 7.
 fn entry(fact: &SnapshotFacts, decided: Decided, around: &Circumstances<'_>) -> PlanEntry {
     let mut reasons = decided.reasons;
     let mut verdict = Verdict::Keep;
@@ -250,6 +324,7 @@ fn entry(fact: &SnapshotFacts, decided: Decided, around: &Circumstances<'_>) -> 
         snapshot_id: fact.id.clone(),
         instance: fact.instance.clone(),
         policy: fact.policy.clone(),
+        created_at: fact.created_at,
         holds: fact.holds.clone(),
         verdict,
         reasons,
@@ -261,27 +336,31 @@ fn entry(fact: &SnapshotFacts, decided: Decided, around: &Circumstances<'_>) -> 
 
 fn blocks(fact: &SnapshotFacts, by_age: bool, around: &Circumstances<'_>) -> Vec<Reason> {
     let mut blocks = Vec::new();
-    let mut block = |is: bool, rule: &str, text: String| {
+    let mut block = |is: bool, rule: Rule, detail: &dyn Fn() -> String| {
         if is {
-            blocks.push(reason(rule, text));
+            blocks.push(Reason::new(Side::Block, rule).with(detail()));
         }
     };
-    block(!fact.forks.is_empty(), "live_forks", format!("needed by {}", fact.forks.join(", ")));
-    block(!fact.queued.is_empty(), "queued", format!("{} will be made of it", fact.queued.join(", ")));
-    let holds: Vec<&str> = fact.holds.iter().map(AsRef::as_ref).collect();
-    block(!holds.is_empty(), "held", format!("held by {}", holds.join(", ")));
-    block(fact.pinned, "pinned", "somebody reads it at this moment".to_owned());
-    block(fact.unreadable.is_some(), "unreadable", fact.unreadable.clone().unwrap_or_default());
-    block(by_age && !around.clock_trusted, "clock", "the clock cannot be believed, so its age is not known".to_owned());
-    block(!around.root_proven, "unmounted", "the instances root is away, so its forks are not known".to_owned());
+    let holds = || fact.holds.iter().map(AsRef::<str>::as_ref).collect::<Vec<_>>().join(", ");
+    block(!fact.forks.is_empty(), Rule::LiveForks, &|| fact.forks.join(", "));
+    block(!fact.queued.is_empty(), Rule::Queued, &|| fact.queued.join(", "));
+    block(!fact.holds.is_empty(), Rule::Held, &holds);
+    block(fact.pinned, Rule::Pinned, &String::new);
+    block(fact.unreadable.is_some(), Rule::Unreadable, &|| fact.unreadable.clone().unwrap_or_default());
+    block(by_age && !around.clock_trusted, Rule::Clock, &String::new);
+    block(!around.root_proven, Rule::Unmounted, &String::new);
     blocks
 }
 
-/// Equal for plans that do the same, whenever they were made: 16 hex digits over all verdicts.
+/// Equal for plans that do the same, whenever they were made: 16 hex digits over all that goes, or would but must stay.
+/// What is kept is left out: a snapshot that was taken since changes nothing of what a plan does, unless it pushes another out.
 fn hash(entries: &[PlanEntry]) -> String {
-    let mut lines: Vec<String> = entries.iter().map(|e| format!("{} {:?}\n", e.snapshot_id, e.verdict)).collect();
-    lines.sort();
-    blake3::hash(lines.concat().as_bytes()).to_hex().chars().take(16).collect()
+    let mut hasher = blake3::Hasher::new();
+    for entry in entries.iter().filter(|entry| entry.verdict != Verdict::Keep) {
+        let verdict: &[u8] = if entry.verdict == Verdict::Remove { b" remove\n" } else { b" blocked\n" };
+        hasher.update(entry.snapshot_id.as_str().as_bytes()).update(verdict);
+    }
+    hasher.finalize().to_hex().chars().take(16).collect()
 }
 
 #[cfg(test)]

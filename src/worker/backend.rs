@@ -3,12 +3,10 @@
 
 use super::problem::Problem;
 use super::view::{
-    ClockView, Findings, ForkBody, ForkViews, PruneReport, RemovedView, RequestView, Requests, RestoredView, SnapshotFilter, SnapshotView,
-    Snapshots, StatusView, TakeBody, TrashView, UndeletedView, UnforkedView, VerifyBody,
+    ClockView, Findings, ForkBody, ForkViews, PlanBody, PlanView, PruneBody, PruneReport, RemovedView, RequestView, Requests, RestoredView,
+    SnapshotFilter, SnapshotView, Snapshots, StatusView, TakeBody, TrashView, UndeletedView, UnforkedView, VerifyBody,
 };
-use crate::ids::{ForkId, HoldName, InstanceId, PolicyName};
-use crate::policy::Plan;
-use chrono::{DateTime, Utc};
+use crate::ids::{ForkId, HoldName, InstanceId};
 use std::time::Duration;
 
 /// The result of every verb.
@@ -53,10 +51,10 @@ pub trait Backend: Send + Sync {
     fn release(&self, snapshot: &str, name: &HoldName) -> Answer<SnapshotView>;
     /// `restore`.
     fn restore(&self, snapshot: &str) -> Answer<RestoredView>;
-    /// `plan`: for these policies (none given: all), as of `at` (default: now).
-    fn plan(&self, policies: &[PolicyName], at: Option<DateTime<Utc>>) -> Answer<Plan>;
+    /// `plan`.
+    fn plan(&self, body: &PlanBody) -> Answer<PlanView>;
     /// `prune`: the plan of now, or exactly the one with this hash.
-    fn prune(&self, policies: &[PolicyName], hash: Option<&str>) -> Answer<PruneReport>;
+    fn prune(&self, body: &PruneBody) -> Answer<PruneReport>;
     /// `status`.
     fn status(&self) -> Answer<StatusView>;
     /// `verify`: changes nothing unless it is to repair.

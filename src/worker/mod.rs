@@ -5,6 +5,7 @@ pub mod backend;
 mod checking;
 mod clock;
 mod pinned;
+mod planning;
 pub mod problem;
 mod prune;
 mod reader;

@@ -2,7 +2,7 @@
 
 use super::Worker;
 use crate::event::Event;
-use crate::policy::{Plan, PlanEntry, Verdict, WhenReferenced};
+use crate::policy::{Plan, PlanEntry, Rule, Side, Verdict, WhenReferenced};
 use crate::store::{Pinned, StoreError};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::time::Duration;
@@ -12,10 +12,8 @@ const AGAIN: TimeDelta = TimeDelta::days(1);
 
 /// True if nothing but forks keeps a snapshot that would go.
 fn is_kept_by_forks_only(entry: &PlanEntry) -> bool {
-    let blocks = entry.reasons.iter().map(|reason| reason.rule.as_str()).filter(|rule| super::prune::BLOCKS.contains(rule));
-    entry.verdict == Verdict::Blocked
-        && blocks.clone().next().is_some()
-        && blocks.into_iter().all(|rule| matches!(rule, "live_forks" | "queued"))
+    let is_fork = |rule| matches!(rule, Rule::LiveForks | Rule::Queued);
+    entry.verdict == Verdict::Blocked && entry.rules(Side::Block).next().is_some() && entry.rules(Side::Block).all(is_fork)
 }
 
 impl Worker {

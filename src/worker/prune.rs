@@ -1,20 +1,17 @@
 //! A prune: plan, carry out one by one, report. One that fails or must stay never stops the rest.
 
+use super::Worker;
 use super::backend::Answer;
+use super::planning::{self, Purpose};
 use super::problem::{Problem, ProblemKind};
-use super::view::{BlockedView, FailedRemoval, PruneReport};
-use super::{Worker, sight};
+use super::view::{BlockedView, FailedRemoval, PruneBody, PruneReport};
 use crate::config::show_size;
 use crate::event::Event;
-use crate::ids::PolicyName;
-use crate::policy::{Plan, PlanEntry, Verdict};
+use crate::policy::{Plan, PlanEntry, Side, Verdict};
 use crate::reclaim::{ReclaimError, SweepRules, Swept};
 use crate::store::fs::Pace;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-
-/// Reasons that keep a snapshot which would go, in the words of `prune.blocked`.
-pub(super) const BLOCKS: &[&str] = &["live_forks", "queued", "pinned", "held", "unreadable", "linked", "unmounted", "clock"];
 
 impl Worker {
     /// Plans for all policies and carries it out.
@@ -22,14 +19,14 @@ impl Worker {
     /// # Errors
     /// [`Problem`] if no plan can be made.
     pub fn prune_pass(&self) -> Answer<PruneReport> {
-        self.prune_by(&[], None)
+        self.prune_by(&PruneBody::default())
     }
 
-    pub(super) fn prune_by(&self, policies: &[PolicyName], hash: Option<&str>) -> Answer<PruneReport> {
+    pub(super) fn prune_by(&self, body: &PruneBody) -> Answer<PruneReport> {
         let _one = self.pruning.lock().unwrap_or_else(PoisonError::into_inner);
         self.look_at_root();
-        let plan = sight::plan(self, policies, self.store.clock.now(), sight::Sizes::Taken)?;
-        if let Some(wanted) = hash.filter(|wanted| *wanted != plan.hash) {
+        let plan = planning::plan(self, &self.config(), &body.policies, self.store.clock.now(), Purpose::Done)?;
+        if let Some(wanted) = body.hash.as_ref().filter(|wanted| **wanted != plan.hash) {
             let detail = format!("it is no longer the plan {wanted}, but {}; look at it again with `snapkeep plan`", plan.hash);
             return Err(Problem::new(ProblemKind::Conflict, detail));
         }
@@ -49,7 +46,7 @@ impl Worker {
 
     fn carry_out(&self, entry: &PlanEntry, report: &mut PruneReport) {
         let id = &entry.snapshot_id;
-        let reasons: Vec<String> = entry.reasons.iter().map(|r| r.rule.clone()).collect();
+        let reasons: Vec<String> = entry.rules(Side::Remove).map(|rule| rule.name().to_owned()).collect();
         match self.reclaim.remove(id, &reasons, self.config().trash.grace) {
             Ok(_) => report.removed.push(id.clone()),
             // Between the plan and the cut somebody began to need it.
@@ -120,7 +117,7 @@ impl Worker {
 }
 
 fn blocked_view(entry: &PlanEntry) -> BlockedView {
-    let why = entry.reasons.iter().map(|r| r.rule.clone()).filter(|rule| BLOCKS.contains(&rule.as_str())).collect();
+    let why = entry.rules(Side::Block).map(|rule| rule.name().to_owned()).collect();
     BlockedView { id: entry.snapshot_id.clone(), why, forks: entry.forks.clone() }
 }
 

@@ -4,15 +4,14 @@ use super::backend::{Answer, Backend, Removal};
 use super::problem::{Problem, ProblemKind};
 use super::sight::{self, Sight};
 use super::view::{
-    ClockView, Findings, ForkBody, ForkViews, PruneReport, RemovedView, RequestView, Requests, RestoredView, SnapshotFilter, SnapshotView,
-    Snapshots, StatusView, TakeBody, TrashView, UndeletedView, UnforkedView, VerifyBody,
+    ClockView, Findings, ForkBody, ForkViews, PlanBody, PlanView, PruneBody, PruneReport, RemovedView, RequestView, Requests, RestoredView,
+    SnapshotFilter, SnapshotView, Snapshots, StatusView, TakeBody, TrashView, UndeletedView, UnforkedView, VerifyBody,
 };
-use super::{Surroundings, clock, problem_of_fork, problem_of_store, status, trashed};
+use super::{Surroundings, clock, planning, problem_of_fork, problem_of_store, status, trashed};
 use crate::config::Config;
 use crate::fork::Forks;
 use crate::fork::queue::{Queue, Request};
-use crate::ids::{ForkId, HoldName, InstanceId, PolicyName};
-use crate::policy::Plan;
+use crate::ids::{ForkId, HoldName, InstanceId};
 use crate::policy::cadence::LedgerEntry;
 use crate::schedule::{Ledger, Pair};
 use crate::snapshot::copy::{Flow, Progress};
@@ -131,10 +130,10 @@ impl Backend for Reader {
     fn restore(&self, _snapshot: &str) -> Answer<RestoredView> {
         read_only()
     }
-    fn plan(&self, policies: &[PolicyName], at: Option<DateTime<Utc>>) -> Answer<Plan> {
-        sight::plan(self, policies, at.unwrap_or_else(|| self.store.clock.now()), sight::Sizes::Measured)
+    fn plan(&self, body: &PlanBody) -> Answer<PlanView> {
+        planning::view(self, body)
     }
-    fn prune(&self, _policies: &[PolicyName], _hash: Option<&str>) -> Answer<PruneReport> {
+    fn prune(&self, _body: &PruneBody) -> Answer<PruneReport> {
         read_only()
     }
     fn status(&self) -> Answer<StatusView> {

@@ -5,17 +5,13 @@ use super::backend::Answer;
 use super::problem::{Problem, ProblemKind};
 use super::view::{ClockView, ForkView, ForkViews, SnapshotFilter, SnapshotView, Snapshots, UnreadableSnapshot};
 use crate::config::Config;
-use crate::fork::queue::{Request, RequestState};
-use crate::ids::{InstanceId, PolicyName, SnapshotId, SnapshotName};
+use crate::fork::queue::Request;
+use crate::ids::{InstanceId, SnapshotId, SnapshotName};
 use crate::policy::cadence::LedgerEntry;
-use crate::policy::retention::{self, Circumstances};
-use crate::policy::{Plan, SnapshotFacts};
-use crate::reclaim::fork_names;
 use crate::schedule::Pair;
 use crate::store::instances::{Scan, Standing};
 use crate::store::{Known, Store, Summary};
 use chrono::{DateTime, Utc};
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,16 +44,7 @@ pub(super) trait Sight {
 }
 
 /// So long listings believe a size that was measured.
-const LISTED: Duration = Duration::from_secs(60);
-
-/// Whether a plan says what removals free: measuring looks at every file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sizes {
-    /// What it would free now.
-    Measured,
-    /// What it took when it was taken.
-    Taken,
-}
+pub(super) const LISTED: Duration = Duration::from_secs(60);
 
 /// `ls`.
 pub(super) fn snapshots(sight: &dyn Sight, filter: &SnapshotFilter) -> Snapshots {
@@ -166,62 +153,4 @@ pub(super) fn forks(sight: &dyn Sight, of: Option<&SnapshotId>) -> ForkViews {
         }
     }
     views
-}
-
-/// What the plan is made of.
-fn facts(sight: &dyn Sight) -> Vec<SnapshotFacts> {
-    let mut waiting: HashMap<SnapshotId, Vec<_>> = HashMap::new();
-    for request in sight.requests().into_iter().filter(|r| !r.state.is_final() && r.state != RequestState::Done) {
-        waiting.entry(request.snapshot_id).or_default().push((request.id, request.name));
-    }
-    let none = Vec::new();
-    let index = sight.store().index();
-    let fact = |(id, known): (&SnapshotId, &Known)| {
-        let summary = known.summary.as_ref()?;
-        let queued = waiting.get(id).unwrap_or(&none);
-        let queued_names: Vec<String> = queued.iter().map(|(_, name)| name.to_string()).collect();
-        Some(SnapshotFacts {
-            id: id.clone(),
-            instance: summary.instance.clone(),
-            policy: summary.policy.clone(),
-            created_at: summary.created_at,
-            order_at: summary.order_at,
-            seq: summary.seq,
-            state: known.state(),
-            forks: fork_names(known, queued).into_iter().filter(|n| !queued_names.contains(n)).collect(),
-            queued: queued_names,
-            holds: known.holds.iter().cloned().collect(),
-            pinned: known.pins > 0,
-            unreadable: known.unreadable.iter().next().cloned(),
-            reclaimable_bytes: summary.allocated_bytes,
-        })
-    };
-    index.present().filter_map(fact).collect()
-}
-
-/// `plan`: for these policies only, or for all.
-pub(super) fn plan(sight: &dyn Sight, policies: &[PolicyName], at: DateTime<Utc>, sizes: Sizes) -> Answer<Plan> {
-    let config = sight.config();
-    for name in policies {
-        if config.policy(name).is_none() {
-            return Err(Problem::new(ProblemKind::NotFound, format!("there is no policy {name} in {}", config.file.display())));
-        }
-    }
-    let mut facts = facts(sight);
-    if !policies.is_empty() {
-        facts.retain(|f| f.policy.as_ref().is_some_and(|p| policies.contains(p)));
-    }
-    if sizes == Sizes::Measured {
-        for fact in &mut facts {
-            fact.reclaimable_bytes = sight.store().reclaimable_bytes(&fact.id, LISTED).unwrap_or(0);
-        }
-    }
-    let gone_since: BTreeMap<_, _> = sight.ledger().into_iter().filter_map(|(pair, entry)| Some((pair, entry.gone_since?))).collect();
-    let around = Circumstances {
-        policies: &config.policies,
-        gone_since: &gone_since,
-        clock_trusted: sight.clock().trusted,
-        root_proven: sight.store().prove_root().is_ok(),
-    };
-    Ok(retention::plan(&facts, &around, at))
 }

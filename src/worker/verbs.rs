@@ -6,17 +6,17 @@ use super::problem::{Problem, ProblemKind};
 use super::prune::problem_of_reclaim;
 use super::sight::{self, Sight};
 use super::view::{
-    ClockView, Findings, ForkBody, ForkViews, PruneReport, RemovedView, RequestView, Requests, RestoredView, SnapshotFilter, SnapshotView,
-    Snapshots, StatusView, TakeBody, TrashView, UndeletedView, UnforkedView, VerifyBody,
+    ClockView, Findings, ForkBody, ForkViews, PlanBody, PlanView, PruneBody, PruneReport, RemovedView, RequestView, Requests, RestoredView,
+    SnapshotFilter, SnapshotView, Snapshots, StatusView, TakeBody, TrashView, UndeletedView, UnforkedView, VerifyBody,
 };
-use super::{Worker, problem_of_fork, problem_of_store, status, trashed};
+use super::{Worker, planning, problem_of_fork, problem_of_store, status, trashed};
 use crate::config::Config;
 use crate::driver::Plain;
 use crate::event::Event;
 use crate::fork::queue::{Ask, Naming, Request};
-use crate::ids::{ForkId, ForkName, HoldName, InstanceId, PolicyName, SnapshotId};
+use crate::ids::{ForkId, ForkName, HoldName, InstanceId, SnapshotId};
+use crate::policy::KindRule;
 use crate::policy::cadence::LedgerEntry;
-use crate::policy::{KindRule, Plan};
 use crate::reclaim::ReclaimError;
 use crate::schedule::Pair;
 use crate::snapshot::restore::{RestoreError, restore};
@@ -258,12 +258,12 @@ impl Backend for Worker {
         Ok(RestoredView { id, instance: restored.instance, replaced })
     }
 
-    fn plan(&self, policies: &[PolicyName], at: Option<DateTime<Utc>>) -> Answer<Plan> {
-        sight::plan(self, policies, at.unwrap_or_else(|| self.store.clock.now()), sight::Sizes::Measured)
+    fn plan(&self, body: &PlanBody) -> Answer<PlanView> {
+        planning::view(self, body)
     }
 
-    fn prune(&self, policies: &[PolicyName], hash: Option<&str>) -> Answer<PruneReport> {
-        let report = self.prune_by(policies, hash)?;
+    fn prune(&self, body: &PruneBody) -> Answer<PruneReport> {
+        let report = self.prune_by(body)?;
         self.sweep_soon();
         Ok(report)
     }

@@ -1,6 +1,10 @@
 //! What the outside sees: the fields of the API and of `--json`, which agree. Conversions from the inner types are here
 //! too; nothing here reads the disk.
 
+mod plan;
+
+pub use plan::{BlockedView, ConfigText, FailedRemoval, PlanBody, PlanEntryView, PlanView, PruneBody, PruneReport, ReasonView};
+
 use crate::ids::{ForkId, HoldName, InstanceId, PolicyName, SnapshotId, SnapshotName};
 use crate::policy::SnapshotState;
 use crate::store::manifest::Kind;
@@ -179,39 +183,6 @@ pub struct ForkView {
 pub struct ForkViews {
     /// By name.
     pub forks: Vec<ForkView>,
-}
-
-/// What a prune did.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PruneReport {
-    /// The hash of the plan that was carried out.
-    pub hash: String,
-    /// Removed snapshots.
-    pub removed: Vec<SnapshotId>,
-    /// Snapshots that would go but must stay.
-    pub blocked: Vec<BlockedView>,
-    /// Snapshots whose removal failed.
-    pub failed: Vec<FailedRemoval>,
-}
-
-/// A snapshot that would go but must stay.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BlockedView {
-    /// Which.
-    pub id: SnapshotId,
-    /// Why, in the words of `prune.blocked`.
-    pub why: Vec<String>,
-    /// The forks that need it.
-    pub forks: Vec<String>,
-}
-
-/// A removal that failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FailedRemoval {
-    /// Which.
-    pub id: SnapshotId,
-    /// Why.
-    pub error: String,
 }
 
 /// What `rm` did.

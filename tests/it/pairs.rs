@@ -20,7 +20,7 @@ use snapkeep::worker::Worker;
 use snapkeep::worker::backend::{Backend, Removal};
 use snapkeep::worker::problem::{Problem, ProblemKind};
 use snapkeep::worker::verify::verify;
-use snapkeep::worker::view::{ForkBody, TakeBody, VerifyBody};
+use snapkeep::worker::view::{ForkBody, PruneBody, TakeBody, VerifyBody};
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -204,7 +204,7 @@ impl Lab {
             Unfork => worker.unfork(&instance(&fork)).map(|_| Told::Unforked)?,
             Restore => worker.restore(old).map(|_| Told::Restored)?,
             Prune => {
-                let report = worker.prune(&[], None)?;
+                let report = worker.prune(&PruneBody::default())?;
                 assert!(report.failed.iter().all(|failed| failed.error.contains("there is no snapshot")), "{report:?}");
                 Told::Pruned(report.removed)
             }

@@ -17,7 +17,7 @@ use snapkeep::store::layout::Layout;
 use snapkeep::worker::Worker;
 use snapkeep::worker::backend::{Backend, Removal};
 use snapkeep::worker::problem::ProblemKind;
-use snapkeep::worker::view::{ForkBody, TakeBody, VerifyBody};
+use snapkeep::worker::view::{ForkBody, PlanBody, TakeBody, VerifyBody};
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -182,7 +182,7 @@ fn one_in_quarantine_is_not_pruned_and_takes_no_place_from_a_good_one() {
         spoil(&worker, &ids[5]);
         spoil(&worker, &ids[0]);
         world.clock.advance(HOUR * 5);
-        let plan = worker.plan(&[], None).unwrap();
+        let plan = worker.plan(&PlanBody::default()).unwrap();
         for bad in [&ids[0], &ids[5]] {
             let entry = plan.entries.iter().find(|e| e.snapshot_id == *bad).unwrap();
             assert_eq!((entry.verdict, entry.reasons[0].rule.as_str()), (Verdict::Keep, "quarantined"), "{rules}");

@@ -9,6 +9,7 @@ use snapkeep::event::Event;
 use snapkeep::policy::cadence::Outcome;
 use snapkeep::store::fs::{Fs, StopAfter};
 use snapkeep::worker::backend::Backend as _;
+use snapkeep::worker::view::PlanBody;
 use snapkeep::worker::{Worker, WorkerError};
 use std::fs;
 use std::sync::Arc;
@@ -175,7 +176,7 @@ fn a_clock_that_steps_back_reorders_nothing_and_takes_no_slot_twice_and_forward_
     worker.once().unwrap();
     assert_eq!(ids(), before, "nothing is due again, and nothing goes");
     let by_hand = worker.take(&serde_json::from_str(r#"{"instance": "a"}"#).unwrap()).unwrap();
-    let plan = worker.plan(&[], None).unwrap();
+    let plan = worker.plan(&PlanBody::default()).unwrap();
     let newest = worker.store.index().of_instance(&by_hand.instance)[0].id.clone();
     assert_eq!(newest, by_hand.id, "the last one taken is the newest, whatever the clock says");
     assert!(plan.entries.iter().all(|e| e.verdict == snapkeep::policy::Verdict::Keep));

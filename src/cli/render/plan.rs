@@ -1,12 +1,12 @@
 //! Plans, and what became of them.
 
 use super::{BAD, GOOD, ODD, paint, size, table};
-use crate::policy::{Plan, PlanEntry, Verdict};
-use crate::worker::view::PruneReport;
+use crate::policy::{Side, Verdict};
+use crate::worker::view::{PlanEntryView, PlanView, PruneReport, ReasonView};
 
 /// `plan`.
 #[must_use]
-pub(in crate::cli) fn plan(plan: &Plan) -> String {
+pub(in crate::cli) fn plan(plan: &PlanView) -> String {
     if plan.entries.is_empty() {
         return "No snapshots, nothing to plan.\n".to_owned();
     }
@@ -17,7 +17,7 @@ pub(in crate::cli) fn plan(plan: &Plan) -> String {
             let policy = first.policy.as_ref().map_or("taken by hand".to_owned(), |p| format!("policy {p}"));
             text.push_str(&format!("{}, {policy}\n", first.instance));
         }
-        text.push_str(&table(&["VERDICT", "SNAPSHOT", "FREES", "WHY"], &["FREES"], group.iter().map(plan_row).collect()));
+        text.push_str(&table(&["VERDICT", "SNAPSHOT", "FREES", "CHANGES (UTC)", "WHY"], &["FREES"], group.iter().map(plan_row).collect()));
         text.push('\n');
     }
     let of = |verdict| plan.entries.iter().filter(move |e| e.verdict == verdict);
@@ -30,18 +30,28 @@ pub(in crate::cli) fn plan(plan: &Plan) -> String {
     text
 }
 
-fn plan_row(e: &PlanEntry) -> Vec<String> {
+fn plan_row(e: &PlanEntryView) -> Vec<String> {
     let verdict = match e.verdict {
         Verdict::Keep => paint(GOOD, "keep"),
         Verdict::Remove => paint(BAD, "remove"),
         Verdict::Blocked => paint(ODD, "blocked"),
     };
-    let why = |r: &crate::policy::Reason| match &r.count {
-        Some(count) => format!("{} ({count}: {})", r.rule, r.text),
-        None => format!("{} ({})", r.rule, r.text),
+    let changes = e.next_change_at.map_or_else(String::new, |at| at.format("%Y-%m-%d %H:%M:%S").to_string());
+    vec![verdict, e.snapshot_id.to_string(), size(e.reclaimable_bytes), changes, whys(&e.reasons)]
+}
+
+/// `daily 2 of 7 (the newest of 2026-11-24); …`; keep rules that do not claim it stand behind the one that says so.
+fn whys(reasons: &[ReasonView]) -> String {
+    let passes: Vec<String> = reasons.iter().filter(|r| r.side == Side::Pass).map(|r| format!("{}: {}", r.rule, r.text)).collect();
+    let why = |r: &ReasonView| {
+        let count = r.count.as_ref().map_or_else(String::new, |count| format!(" {count}"));
+        match r.rule.as_str() {
+            "keep" if !passes.is_empty() => format!("{} ({}: {})", r.rule, r.text, passes.join(", ")),
+            _ => format!("{}{count} ({})", r.rule, r.text),
+        }
     };
-    let whys: Vec<String> = e.reasons.iter().map(why).collect();
-    vec![verdict, e.snapshot_id.to_string(), size(e.reclaimable_bytes), whys.join("; ")]
+    let whys: Vec<String> = reasons.iter().filter(|r| r.side != Side::Pass).map(why).collect();
+    whys.join("; ")
 }
 
 /// `prune`.

@@ -1,9 +1,10 @@
 //! What a policy keeps.
 
 use super::{SECOND, Table};
-use crate::config::raw::{Counting, RawKeep, RawLimit};
-use crate::config::resolve::{delta, period};
-use crate::policy::{Gone, Granularity, Keep, Limit, Retention};
+use crate::config::raw::{RawKeep, RawLimit, Text};
+use crate::config::resolve::{bytes, delta, period};
+use crate::policy::{Gone, Granularity, Keep, Limit, Retention, TagRule};
+use chrono::TimeDelta;
 use chrono_tz::Tz;
 use toml::Spanned;
 
@@ -49,32 +50,58 @@ impl Table<'_, '_> {
 
     fn keep(&mut self, written: &Spanned<RawKeep>, timezone: Tz) -> Keep {
         let raw = written.get_ref();
-        if let Some(counting) = raw.counting.as_ref().filter(|counting| *counting.get_ref() == Counting::Cascade) {
-            let message = "counting = \"cascade\" is not built yet";
-            self.report.wrong_help(&self.at("keep.counting"), counting.span(), message, "leave the key out, which means \"each\"");
-        }
-        let counts = [
-            (Granularity::Minutely, raw.minutely),
-            (Granularity::Hourly, raw.hourly),
-            (Granularity::Daily, raw.daily),
-            (Granularity::Weekly, raw.weekly),
-            (Granularity::Monthly, raw.monthly),
-            (Granularity::Quarterly, raw.quarterly),
-            (Granularity::Yearly, raw.yearly),
-        ];
+        let counts = [raw.minutely, raw.hourly, raw.daily, raw.weekly, raw.monthly, raw.quarterly, raw.yearly];
         let before = self.report.problems.len();
         let keep = Keep {
+            counting: raw.counting.unwrap_or_default(),
             last: raw.last.unwrap_or(0),
             within: self.period("keep.within", raw.within.as_ref(), SECOND).map(delta),
-            buckets: counts.into_iter().filter_map(|(unit, n)| Some((unit, n.filter(|n| *n > 0)?))).collect(),
+            buckets: Granularity::ALL.into_iter().zip(counts).filter_map(|(unit, n)| Some((unit, n.filter(|n| *n > 0)?))).collect(),
+            within_buckets: self.within_buckets(raw),
+            tags: self.keep_tags(raw),
             timezone,
         };
         let broken = self.report.problems.len() > before || self.report.has_problem_below(&self.at("keep"));
-        if keep.last == 0 && keep.within.is_none() && keep.buckets.is_empty() && !broken {
+        let claims_nothing = Keep { counting: keep.counting, timezone, ..Keep::default() } == keep;
+        if claims_nothing && !broken {
             let help = "give it a rule, such as last = 4; or leave the table out and set [policy.limit]";
             self.report.wrong_help(&self.at("keep"), written.span(), "`keep` claims nothing: every snapshot would be removed", help);
         }
         keep
+    }
+
+    fn within_buckets(&mut self, raw: &RawKeep) -> Vec<(Granularity, TimeDelta)> {
+        let spans = [
+            &raw.within_minutely,
+            &raw.within_hourly,
+            &raw.within_daily,
+            &raw.within_weekly,
+            &raw.within_monthly,
+            &raw.within_quarterly,
+            &raw.within_yearly,
+        ];
+        let units = Granularity::ALL.into_iter().zip(spans);
+        let span = |(unit, text): (Granularity, &Option<Text>)| {
+            let span = self.period(&format!("keep.{}", unit.within_name()), text.as_ref(), SECOND)?;
+            Some((unit, delta(span)))
+        };
+        units.filter_map(span).collect()
+    }
+
+    fn keep_tags(&mut self, raw: &RawKeep) -> Vec<TagRule> {
+        let mut rules = Vec::new();
+        for (n, text) in raw.tags.iter().flatten().enumerate() {
+            let (key, value) = match text.get_ref().split_once('=') {
+                Some((key, value)) => (key, Some(value.to_owned())),
+                None => (text.get_ref().as_str(), None),
+            };
+            if key.is_empty() {
+                let message = format!("\"{}\" names no tag", text.get_ref().escape_debug());
+                self.wrong(&format!("keep.tags[{n}]"), text, message, Some("write a tag's key, such as \"release\", or \"key=value\""));
+            }
+            rules.push(TagRule { key: key.to_owned(), value });
+        }
+        rules
     }
 
     fn limit(&mut self, written: Option<&Spanned<RawLimit>>) -> Limit {
@@ -83,6 +110,7 @@ impl Table<'_, '_> {
         let limit = Limit {
             max_count: raw.max_count.as_ref().map(|n| *n.get_ref()),
             max_age: self.period("limit.max_age", raw.max_age.as_ref(), SECOND).map(delta),
+            max_bytes: bytes(&self.at("limit.max_bytes"), raw.max_bytes.as_ref(), self.report),
             min: raw.min.as_ref().map_or(1, |n| *n.get_ref()),
         };
         if let Some(max) = raw.max_count.as_ref().filter(|max| *max.get_ref() < limit.min) {
@@ -98,13 +126,13 @@ impl Table<'_, '_> {
             };
             self.report.wrong(&self.at(key), span, message);
         }
-        let caps = raw.max_count.is_some() || raw.max_age.is_some();
+        let caps = raw.max_count.is_some() || raw.max_age.is_some() || raw.max_bytes.is_some();
         if !caps
             && self.raw.keep.is_none()
             && !self.report.has_problem_below(&self.at("limit"))
             && !self.report.is_touched(&self.at("keep"))
         {
-            let help = "give it `max_count` or `max_age`, or write keep_all = true instead";
+            let help = "give it `max_count`, `max_age` or `max_bytes`, or write keep_all = true instead";
             self.report.wrong_help(&self.at("limit"), written.span(), "`limit` caps nothing, and there is no `keep`", help);
         }
         limit

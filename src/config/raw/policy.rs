@@ -1,7 +1,7 @@
 //! The tables of a policy as they are written.
 
-use super::{CronExpression, Period, Text, Zone};
-use crate::policy::{KindRule, Missed, WhenReferenced};
+use super::{Bytes, CronExpression, Period, Text, Zone};
+use crate::policy::{Counting, KindRule, Missed, WhenReferenced};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -79,9 +79,10 @@ pub(in crate::config) struct RawRetry {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct RawKeep {
-    /// `each`: each rule counts on its own. (`cascade` is not built yet.)
-    #[schemars(with = "Option<Counting>", extend("default" = "each"))]
-    pub(in crate::config) counting: Option<Spanned<Counting>>,
+    /// `each`: each rule counts on its own, as restic has it. `cascade`: rules go from fine to coarse, a coarser one does
+    /// not count what a finer one keeps, and one with counts left keeps the oldest, as borg 1.2 has it.
+    #[schemars(extend("default" = "each"))]
+    pub(in crate::config) counting: Option<Counting>,
     /// The newest so many.
     #[schemars(extend("default" = 0))]
     pub(in crate::config) last: Option<u32>,
@@ -109,16 +110,30 @@ pub(in crate::config) struct RawKeep {
     /// The newest of each of the last so many years that have one.
     #[schemars(extend("default" = 0))]
     pub(in crate::config) yearly: Option<u32>,
-}
-
-/// How keep rules count snapshots that another rule keeps already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(in crate::config) enum Counting {
-    /// Each rule on its own.
-    Each,
-    /// Not built yet: a coarser rule does not count what a finer one keeps.
-    Cascade,
+    /// The newest of each minute, of those that are younger.
+    #[schemars(with = "Option<Period>")]
+    pub(in crate::config) within_minutely: Option<Text>,
+    /// The newest of each hour, of those that are younger.
+    #[schemars(with = "Option<Period>")]
+    pub(in crate::config) within_hourly: Option<Text>,
+    /// The newest of each day, of those that are younger.
+    #[schemars(with = "Option<Period>")]
+    pub(in crate::config) within_daily: Option<Text>,
+    /// The newest of each ISO week, of those that are younger.
+    #[schemars(with = "Option<Period>")]
+    pub(in crate::config) within_weekly: Option<Text>,
+    /// The newest of each month, of those that are younger.
+    #[schemars(with = "Option<Period>")]
+    pub(in crate::config) within_monthly: Option<Text>,
+    /// The newest of each quarter, of those that are younger.
+    #[schemars(with = "Option<Period>")]
+    pub(in crate::config) within_quarterly: Option<Text>,
+    /// The newest of each year, of those that are younger.
+    #[schemars(with = "Option<Period>")]
+    pub(in crate::config) within_yearly: Option<Text>,
+    /// All that have any of these tags: `key` with any value, or `key=value`.
+    #[schemars(with = "Option<Vec<String>>")]
+    pub(in crate::config) tags: Option<Vec<Text>>,
 }
 
 /// `[policy.limit]`
@@ -131,6 +146,9 @@ pub(in crate::config) struct RawLimit {
     /// None older.
     #[schemars(with = "Option<Period>")]
     pub(in crate::config) max_age: Option<Text>,
+    /// No more than this, newest first, of what each alone takes: bytes that its removal would free now.
+    #[schemars(with = "Option<Bytes>")]
+    pub(in crate::config) max_bytes: Option<Text>,
     /// But never fewer than so many of the newest.
     #[schemars(with = "Option<u32>", extend("default" = 1))]
     pub(in crate::config) min: Option<Spanned<u32>>,

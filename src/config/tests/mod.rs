@@ -50,7 +50,7 @@ missed = "rnu"
 retry = { attempts = 0 }
 [policy.keep]
 hourly = -1
-counting = "cascade"
+counting = "casc"
 [policy.limit]
 max-age = "7d"
 max_count = 1
@@ -68,7 +68,7 @@ min = 2
         (14, 10, "`missed` must be \"run\" or \"skip\", not \"rnu\""),
         (15, 22, "`attempts` is 0, but must be 1 or more"),
         (17, 10, "`hourly` is -1, but must be 0 or more"),
-        (18, 12, "counting = \"cascade\" is not built yet"),
+        (18, 12, "`counting` must be \"each\" or \"cascade\", not \"casc\""),
         (20, 1, "unknown key `max-age`, did you mean `max_age`?"),
         (22, 7, "`min` is 2, which is more than `max_count`, 1"),
     ];

@@ -3,7 +3,7 @@
 use super::super::*;
 use super::{POLICY, SAMPLE, STORE, read};
 use crate::ids::InstanceId;
-use crate::policy::{Granularity, KindRule, Missed, Rhythm};
+use crate::policy::{Counting, Granularity, KindRule, Missed, Rhythm};
 use std::path::Path;
 
 const QUICKSTART: &str = include_str!("../../../config/quickstart.toml");
@@ -176,4 +176,20 @@ fn policies_d_is_read_by_name_and_what_cannot_be_read_is_named() {
     assert_eq!(config.file, main);
     std::fs::write(extra.join("e.toml"), b"\xff").unwrap();
     assert!(load(&main).unwrap_err().to_string().ends_with("; save it as UTF-8"));
+}
+
+#[test]
+fn keep_rules_and_limits_are_read_as_they_are_written() {
+    let config = policy_with(
+        "keep = { counting = \"cascade\", within_daily = \"14d\", within_hourly = \"2d\", tags = [\"release\", \"tier=gold\"], yearly = 2, daily = 7 }\n\
+         limit = { max_bytes = \"2GiB\" }",
+    );
+    let retention = &config.policies[0].retention;
+    let keep = retention.keep.as_ref().unwrap();
+    assert_eq!(keep.counting, Counting::Cascade);
+    assert_eq!(keep.within_buckets, [(Granularity::Hourly, TimeDelta::days(2)), (Granularity::Daily, TimeDelta::days(14))]);
+    assert_eq!(keep.buckets, [(Granularity::Daily, 7), (Granularity::Yearly, 2)]);
+    let tags: Vec<_> = keep.tags.iter().map(|tag| (tag.key.as_str(), tag.value.as_deref())).collect();
+    assert_eq!(tags, [("release", None), ("tier", Some("gold"))]);
+    assert_eq!((retention.limit.max_bytes, retention.limit.min), (Some(2 << 30), 1));
 }

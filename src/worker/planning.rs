@@ -1,0 +1,112 @@
+//! Plans of the store as it is: facts gathered, retention asked, by the configuration in force or by another.
+
+use super::backend::Answer;
+use super::problem::{Problem, ProblemKind};
+use super::sight::{LISTED, Sight};
+use super::view::{ConfigText, PlanBody, PlanView};
+use crate::config::{Config, parse};
+use crate::fork::queue::RequestState;
+use crate::ids::{PolicyName, SnapshotId};
+use crate::policy::retention::{self, Circumstances};
+use crate::policy::{Plan, SnapshotFacts};
+use crate::reclaim::fork_names;
+use crate::store::Known;
+use chrono::{DateTime, Utc};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+
+/// What a plan is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To be looked at: with what removals would free now, and when verdicts change.
+    Shown,
+    /// To be carried out.
+    Done,
+}
+
+/// What the plan is made of.
+fn facts(sight: &dyn Sight) -> Vec<SnapshotFacts> {
+    let mut waiting: HashMap<SnapshotId, Vec<_>> = HashMap::new();
+    for request in sight.requests().into_iter().filter(|r| !r.state.is_final() && r.state != RequestState::Done) {
+        waiting.entry(request.snapshot_id).or_default().push((request.id, request.name));
+    }
+    let none = Vec::new();
+    let index = sight.store().index();
+    let fact = |(id, known): (&SnapshotId, &Known)| {
+        let summary = known.summary.as_ref()?;
+        let queued = waiting.get(id).unwrap_or(&none);
+        let queued_names: Vec<String> = queued.iter().map(|(_, name)| name.to_string()).collect();
+        Some(SnapshotFacts {
+            id: id.clone(),
+            instance: summary.instance.clone(),
+            policy: summary.policy.clone(),
+            created_at: summary.created_at,
+            order_at: summary.order_at,
+            seq: summary.seq,
+            state: known.state(),
+            tags: summary.tags.clone(),
+            forks: fork_names(known, queued).into_iter().filter(|n| !queued_names.contains(n)).collect(),
+            queued: queued_names,
+            holds: known.holds.iter().cloned().collect(),
+            pinned: known.pins > 0,
+            unreadable: known.unreadable.iter().next().cloned(),
+            reclaimable_bytes: summary.allocated_bytes,
+        })
+    };
+    index.present().filter_map(fact).collect()
+}
+
+/// A plan for these policies only, or for all.
+pub(super) fn plan(sight: &dyn Sight, config: &Config, policies: &[PolicyName], at: DateTime<Utc>, purpose: Purpose) -> Answer<Plan> {
+    for name in policies {
+        if config.policy(name).is_none() {
+            return Err(Problem::new(ProblemKind::NotFound, format!("there is no policy {name} in {}", config.file.display())));
+        }
+    }
+    let mut facts = facts(sight);
+    if !policies.is_empty() {
+        facts.retain(|f| f.policy.as_ref().is_some_and(|p| policies.contains(p)));
+    }
+    let counts_bytes = |fact: &SnapshotFacts| {
+        let policy = fact.policy.as_ref().and_then(|name| config.policy(name));
+        policy.is_some_and(|policy| policy.retention.limit.max_bytes.is_some())
+    };
+    // Measuring looks at every file: only where somebody looks at the figure, or it decides.
+    for fact in facts.iter_mut().filter(|fact| purpose == Purpose::Shown || counts_bytes(fact)) {
+        fact.reclaimable_bytes = sight.store().reclaimable_bytes(&fact.id, LISTED).unwrap_or(0);
+    }
+    let gone_since: BTreeMap<_, _> = sight.ledger().into_iter().filter_map(|(pair, entry)| Some((pair, entry.gone_since?))).collect();
+    let around = Circumstances {
+        policies: &config.policies,
+        gone_since: &gone_since,
+        clock_trusted: sight.clock().trusted,
+        root_proven: sight.store().prove_root().is_ok(),
+        foresight: purpose == Purpose::Shown,
+    };
+    Ok(retention::plan(&facts, &around, at))
+}
+
+/// `plan`.
+pub(super) fn view(sight: &dyn Sight, body: &PlanBody) -> Answer<PlanView> {
+    let in_force = sight.config();
+    let config = if body.config.is_empty() { Cow::Borrowed(in_force.as_ref()) } else { Cow::Owned(proposed(&body.config, &in_force)?) };
+    let at = body.at.unwrap_or_else(|| sight.store().clock.now());
+    let plan = plan(sight, &config, &body.policies, at, Purpose::Shown)?;
+    Ok(PlanView::new(&plan, config.digest == in_force.digest))
+}
+
+/// A configuration that is not in force. It must be of the same store: a plan is of the snapshots that are there.
+fn proposed(files: &[ConfigText], in_force: &Config) -> Answer<Config> {
+    let files = files.iter().map(|file| (file.path.clone(), file.text.clone())).collect();
+    let config = parse(files).map_err(|e| Problem::new(ProblemKind::Config, e.to_string()))?;
+    if config.store == in_force.store && config.instances == in_force.instances {
+        return Ok(config);
+    }
+    let detail = format!(
+        "{} is for the store {}, and the configuration in force for {}: a plan is for one store",
+        config.file.display(),
+        config.store.display(),
+        in_force.store.display()
+    );
+    Err(Problem::new(ProblemKind::BadRequest, detail))
+}
