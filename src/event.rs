@@ -224,6 +224,13 @@ events! {
         max_bytes: u64 = "how much the trash may hold, bytes",
         at: DateTime<Utc> = "when",
     }
+    PruneCapped = "prune.capped", Warn, "Retention wants more to go than `[prune]` allows in one run: the oldest went. Look at `snapkeep plan`; if it is meant, `snapkeep prune --plan HASH` does it all, else the next runs go on.", id[hash, at] {
+        hash: String = "the plan's hash",
+        by: String = "what bounds it: max_removals or max_fraction",
+        wanted: u64 = "snapshots that the plan wants to go",
+        allowed: u64 = "snapshots that went or were tried",
+        at: DateTime<Utc> = "the plan's time",
+    }
     PruneBlocked = "prune.blocked", Info, "A snapshot would go but must stay.", id[snapshot, why] {
         snapshot: SnapshotId = "the snapshot",
         why: Vec<String> = "live_forks, queued, pinned, held, unreadable, linked, unmounted or clock",

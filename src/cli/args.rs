@@ -11,7 +11,7 @@ use std::time::Duration;
 #[command(name = "snapkeep", version, max_term_width = 110, after_help = AFTER)]
 pub struct Cli {
     /// The configuration.
-    #[arg(long, global = true, env = "SNAPKEEP_CONFIG", default_value = "/etc/snapkeep/snapkeep.toml", value_name = "FILE")]
+    #[arg(long, global = true, env = CONFIG_VARIABLE, default_value = USUAL_CONFIG, value_name = "FILE")]
     pub config: PathBuf,
     /// Print JSON: one document on stdout; errors as problem documents on stderr.
     #[arg(long, global = true)]
@@ -20,6 +20,11 @@ pub struct Cli {
     #[command(subcommand)]
     pub verb: Verb,
 }
+
+/// Names the configuration where `--config` does not.
+pub(super) const CONFIG_VARIABLE: &str = "SNAPKEEP_CONFIG";
+/// The configuration where nothing names another.
+pub(super) const USUAL_CONFIG: &str = "/etc/snapkeep/snapkeep.toml";
 
 const AFTER: &str = "\
 SNAPSHOT is an id (20261124-090347-abcdefgh), INSTANCE/NAME, or a name that only one snapshot has.
@@ -144,20 +149,14 @@ pub enum Verb {
         name: HoldName,
     },
     /// What retention would do, and why
-    Plan {
-        /// For this policy only; may be repeated.
-        #[arg(long)]
-        policy: Vec<PolicyName>,
-        /// As of this time (RFC 3339).
-        #[arg(long, value_name = "TIME")]
-        at: Option<DateTime<Utc>>,
-    },
-    /// Do what retention says
+    #[command(after_help = "Before a change of the configuration: snapkeep plan --config new.toml --diff")]
+    Plan(PlanArgs),
+    /// Do what retention says, within the caps of [prune]
     Prune {
         /// For this policy only; may be repeated.
         #[arg(long)]
         policy: Vec<PolicyName>,
-        /// Only if it is still exactly this plan (exit 4 if not).
+        /// Exactly this plan, whatever the caps, or nothing if it is no longer that (exit 4).
         #[arg(long, value_name = "HASH")]
         plan: Option<String>,
     },
@@ -206,6 +205,20 @@ pub enum QueueAction {
         /// The request's id.
         id: ForkId,
     },
+}
+
+/// `plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// For this policy only; may be repeated.
+    #[arg(long)]
+    pub policy: Vec<PolicyName>,
+    /// As of this time (RFC 3339).
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<DateTime<Utc>>,
+    /// Only what would be otherwise than by the configuration in force (of the worker, or of the usual file), or by FILE.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    pub diff: Option<Option<PathBuf>>,
 }
 
 /// `fork`.

@@ -7,6 +7,7 @@ mod args;
 mod demo;
 mod init;
 mod out;
+mod plan;
 mod progress;
 mod render;
 mod verbs;
@@ -75,6 +76,7 @@ fn act(cli: Cli, out: Out) -> Answer<u8> {
             worker.announce();
             worker.once().map(|failed| u8::from(failed > 0))
         }
+        Verb::Plan(args) => plan::plan(&cli.config, args, &around, out),
         verb => {
             let config = config(&cli.config)?;
             let backend = backend(config, &around, &verb, out)?;

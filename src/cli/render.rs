@@ -3,7 +3,7 @@
 mod plan;
 mod status;
 
-pub(super) use plan::{plan, pruned};
+pub(super) use plan::{diff, plan, pruned};
 pub(super) use status::status;
 
 use super::words::{age, count, size, span};

@@ -6,6 +6,7 @@ use crate::policy::Side;
 use crate::policy::Verdict;
 use crate::worker::view::{PlanEntryView, PlanView, ReasonView};
 use chrono::{TimeDelta, TimeZone as _};
+use std::path::Path;
 
 fn now() -> DateTime<Utc> {
     Utc.with_ymd_and_hms(2026, 11, 24, 12, 0, 0).unwrap()
@@ -76,7 +77,7 @@ fn a_plan_gives_every_reason_and_how_to_carry_it_out() {
         entry(2, Verdict::Blocked, (Side::Block, "live_forks", "needed by web-1")),
         entry(1, Verdict::Remove, (Side::Remove, "keep", "no keep rule claims it")),
     ];
-    let text = plain(&plan(&PlanView { hash: "0123".into(), at: now(), in_force: true, entries }));
+    let text = plain(&plan(&PlanView { hash: "0123".into(), at: now(), in_force: true, entries }, Path::new("/c.toml")));
     insta::assert_snapshot!(text, @r"
     golden, policy hourly
     VERDICT  SNAPSHOT                    FREES  CHANGES (UTC)  WHY

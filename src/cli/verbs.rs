@@ -6,14 +6,14 @@ use super::render;
 use crate::ids::{HoldName, InstanceId};
 use crate::worker::backend::{Answer, Backend, Removal};
 use crate::worker::verify::repair::Repair;
-use crate::worker::view::{Finding, ForkBody, PlanBody, PruneBody, Requests, SnapshotFilter, SnapshotView, TakeBody, VerifyBody};
+use crate::worker::view::{Finding, ForkBody, PruneBody, Requests, SnapshotFilter, SnapshotView, TakeBody, VerifyBody};
 use chrono::{DateTime, Utc};
 
 /// Whether a verb only looks: then it needs no lock.
 #[must_use]
 pub(super) fn only_looks(verb: &Verb) -> bool {
     match verb {
-        Verb::Ls { .. } | Verb::Show { .. } | Verb::Forks { .. } | Verb::Status | Verb::Plan { .. } => true,
+        Verb::Ls { .. } | Verb::Show { .. } | Verb::Forks { .. } | Verb::Status | Verb::Plan(_) => true,
         Verb::Verify { repair, .. } => !repair,
         Verb::Clock { action } => action.is_none(),
         Verb::Queue { action } => action.is_none(),
@@ -72,10 +72,6 @@ pub(super) fn carry_out(verb: Verb, backend: &dyn Backend, out: Out, now: DateTi
         }
         Verb::Hold { snapshot, name } => held(&backend.hold(&snapshot, &name)?, &name, "holds", out),
         Verb::Release { snapshot, name } => held(&backend.release(&snapshot, &name)?, &name, "no longer holds", out),
-        Verb::Plan { policy, at } => {
-            let plan = backend.plan(&PlanBody { policies: policy, at, ..PlanBody::default() })?;
-            out.show(&plan, || render::plan(&plan));
-        }
         Verb::Prune { policy, plan } => {
             let report = backend.prune(&PruneBody { policies: policy, hash: plan })?;
             out.show(&report, || render::pruned(&report));
@@ -92,7 +88,7 @@ pub(super) fn carry_out(verb: Verb, backend: &dyn Backend, out: Out, now: DateTi
             let clock = backend.clock(action.is_some())?;
             out.show(&clock, || render::clock(&clock));
         }
-        Verb::Init | Verb::Run | Verb::Once | Verb::Check { .. } | Verb::Demo { .. } => {}
+        Verb::Init | Verb::Plan(_) | Verb::Run | Verb::Once | Verb::Check { .. } | Verb::Demo { .. } => {}
     }
     Ok(0)
 }

@@ -16,12 +16,20 @@ use toml::de::DeTable;
 /// # Errors
 /// A file that cannot be read, or everything that is wrong with all of them.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    parse(read_files(path)?)
+}
+
+/// The file's path and text, and those of the `*.toml` of `policies.d` beside it: what [`parse`] takes.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn read_files(path: &Path) -> Result<Vec<(PathBuf, String)>, ConfigError> {
     let mut files = vec![(path.to_owned(), read(path)?)];
     for extra in policy_files(&path.with_file_name("policies.d"))? {
         let text = read(&extra)?;
         files.push((extra, text));
     }
-    parse(files)
+    Ok(files)
 }
 
 /// Makes a configuration of files that have been read: the main one, then those of `policies.d` in their order.
@@ -72,6 +80,7 @@ pub fn parse(mut files: Vec<(PathBuf, String)>) -> Result<Config, ConfigError> {
         threads: main.threads,
         prune_every: main.prune_every,
         warn_pinned_after: main.warn_pinned_after,
+        caps: main.caps,
         trash: main.trash,
         reserve: main.reserve,
         scrub: main.scrub,
@@ -121,10 +130,10 @@ fn unique_name(name: Option<&super::raw::Text>, n: usize, taken: &mut BTreeMap<P
     }
 }
 
-/// BLAKE3 of all names and texts, in hexadecimal.
+/// BLAKE3 of all texts, in hexadecimal: the same file by another name is the same configuration.
 fn digest(files: &[(PathBuf, String)]) -> String {
     let mut hasher = blake3::Hasher::new();
-    for part in files.iter().flat_map(|(path, text)| [path.as_os_str().as_encoded_bytes(), text.as_bytes()]) {
+    for part in files.iter().map(|(_, text)| text.as_bytes()) {
         // Lengths keep text from moving from one part into the next unseen.
         hasher.update(&part.len().to_le_bytes()).update(part);
     }

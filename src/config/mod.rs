@@ -16,7 +16,7 @@ mod skip;
 mod tests;
 mod units;
 
-pub use load::{load, parse};
+pub use load::{load, parse, read_files};
 pub use problem::{ConfigError, Problem};
 pub use raw::schema;
 pub use skip::Skip;
@@ -24,6 +24,7 @@ pub use units::{DurationError, SizeError, parse_duration, parse_size, show_durat
 
 use crate::ids::PolicyName;
 use crate::policy::Policy;
+use crate::policy::cap::Caps;
 use chrono::TimeDelta;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -33,7 +34,7 @@ use std::time::Duration;
 pub struct Config {
     /// The file it came from.
     pub file: PathBuf,
-    /// BLAKE3 of all files' names and texts: equal if a reload changes nothing.
+    /// BLAKE3 of all files' texts: equal if a reload changes nothing.
     pub digest: String,
     /// Where snapshots are kept.
     pub store: PathBuf,
@@ -53,6 +54,8 @@ pub struct Config {
     pub prune_every: TimeDelta,
     /// How long forks may keep a snapshot past its expiry before that is reported; zero: never.
     pub warn_pinned_after: Duration,
+    /// How much of a plan is carried out at once.
+    pub caps: Caps,
     /// What becomes of removed things.
     pub trash: TrashConfig,
     /// Kept free on the file system.

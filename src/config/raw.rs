@@ -52,6 +52,10 @@ written_as! {
         "type": "string", "title": "a size such as \"10GiB\", or a share such as \"5%\"",
         "pattern": "^\\s*[0-9]+(\\.[0-9]+)?\\s*(%|([KMGTPE]i?)?B?)\\s*$", "examples": ["10GiB", "5%"],
     };
+    Percent = {
+        "type": "string", "title": "a share such as \"20%\"",
+        "pattern": "^\\s*[0-9]+(\\.[0-9]+)?\\s*%\\s*$", "examples": ["20%", "85%"],
+    };
     Zone = { "type": "string", "title": "a time zone such as \"Europe/Vienna\"", "examples": ["UTC", "Europe/Vienna"] };
 }
 
@@ -172,6 +176,12 @@ pub(super) struct RawPrune {
     /// Forks that keep a snapshot for longer than this past its expiry are reported once a day; `0s` means never.
     #[schemars(with = "Option<Period>", extend("default" = "7d"))]
     pub(super) warn_pinned_after: Option<Text>,
+    /// Snapshots removed in one run at most, the oldest first. Not given: no bound.
+    #[schemars(range(min = 1))]
+    pub(super) max_removals: Option<u32>,
+    /// The same as a share of all snapshots, one at least. Not given: no bound.
+    #[schemars(with = "Option<Percent>")]
+    pub(super) max_fraction: Option<Text>,
 }
 
 /// `[trash]`

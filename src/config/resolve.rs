@@ -2,10 +2,11 @@
 
 use super::cron;
 use super::problem::Report;
-use super::raw::{RawConfig, RawDriver, RawFork, RawScrub, RawSnapshot, RawStore, RawTrash, Text};
+use super::raw::{RawConfig, RawDriver, RawFork, RawPrune, RawScrub, RawSnapshot, RawStore, RawTrash, Text};
 use super::units::{parse_duration, parse_share, parse_size, show_duration};
 use super::{DriverConfig, ForkConfig, MemoryMethod, Reserve, ScrubConfig, Skip, SourcePaths, TrashConfig};
 use crate::policy::Rhythm;
+use crate::policy::cap::Caps;
 use chrono::TimeDelta;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -24,6 +25,7 @@ pub(super) struct Main {
     pub(super) threads: usize,
     pub(super) prune_every: TimeDelta,
     pub(super) warn_pinned_after: Duration,
+    pub(super) caps: Caps,
     pub(super) trash: TrashConfig,
     pub(super) reserve: Reserve,
     pub(super) scrub: Option<ScrubConfig>,
@@ -46,10 +48,31 @@ pub(super) fn main(raw: &RawConfig, report: &mut Report<'_>) -> Main {
         threads: size(raw.worker.as_ref().and_then(|worker| worker.threads).unwrap_or(4)),
         prune_every: delta(period_from("prune.every", prune, Duration::from_secs(1), report).unwrap_or(10 * minute)),
         warn_pinned_after: period("prune.warn_pinned_after", pinned, report).unwrap_or(7 * 24 * 60 * minute),
+        caps: caps(raw.prune.as_ref(), report),
         trash: trash(raw.trash.as_ref(), report),
         reserve: reserve(raw.space.as_ref().and_then(|space| space.reserve.as_ref()), report),
         scrub: scrub(raw.scrub.as_ref(), report),
         wait_for_sync: raw.clock.as_ref().and_then(|clock| clock.wait_for_sync).unwrap_or(true),
+    }
+}
+
+fn caps(raw: Option<&RawPrune>, report: &mut Report<'_>) -> Caps {
+    Caps {
+        max_removals: raw.and_then(|prune| prune.max_removals),
+        max_fraction: share("prune.max_fraction", raw.and_then(|prune| prune.max_fraction.as_ref()), report),
+    }
+}
+
+/// Hundredths of a percent, if there is a share and it is one.
+fn share(key: &str, text: Option<&Text>, report: &mut Report<'_>) -> Option<u64> {
+    let text = text?;
+    let name = key.rsplit('.').next().unwrap_or(key);
+    match parse_share(text.get_ref()) {
+        Some(Ok(parts)) if parts > 0 => Some(parts),
+        _ => {
+            report.wrong(key, text.span(), format!("`{name}` must be a share of more than 0% and up to 100%, not \"{}\"", text.get_ref()));
+            None
+        }
     }
 }
 

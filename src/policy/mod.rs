@@ -2,10 +2,12 @@
 
 pub mod bucket;
 pub mod cadence;
+pub mod cap;
 mod claims;
 mod foresight;
 mod plan;
 pub mod retention;
+pub mod space;
 pub mod trust;
 
 pub use plan::{Plan, PlanEntry, Reason, Rule, Side, Verdict};

@@ -14,6 +14,7 @@
 use super::claims::{Bare, Claim, Ended, Line, age, claim};
 use super::foresight;
 use super::plan::{Plan, PlanEntry, Reason, Rule, Side, Verdict};
+use super::space::{self, Candidate, Pressure};
 use super::{Keep, Policy, Retention, SnapshotFacts, SnapshotState};
 use crate::ids::{InstanceId, PolicyName};
 use chrono::{DateTime, Utc};
@@ -31,6 +32,8 @@ pub struct Circumstances<'a> {
     pub clock_trusted: bool,
     /// Whether the instances root is proven; if not, nothing goes.
     pub root_proven: bool,
+    /// How full the file system is, if it is too full.
+    pub pressure: Option<Pressure>,
     /// Whether to find out when verdicts change, also where that takes many tries.
     pub foresight: bool,
 }
@@ -40,17 +43,19 @@ pub struct Circumstances<'a> {
 struct Decided {
     remove: bool,
     by_age: bool,
+    /// Kept by what the policy wishes, not by what it must have: it may go where space is short.
+    is_spare: bool,
     reasons: Vec<Reason>,
     next_change_at: Option<DateTime<Utc>>,
 }
 
 impl Decided {
     fn keep(rule: Rule) -> Self {
-        Self { remove: false, by_age: false, reasons: vec![Reason::new(Side::Keep, rule)], next_change_at: None }
+        Self { remove: false, by_age: false, is_spare: false, reasons: vec![Reason::new(Side::Keep, rule)], next_change_at: None }
     }
 
     fn remove(rule: Rule, by_age: bool) -> Self {
-        Self { remove: true, by_age, reasons: vec![Reason::new(Side::Remove, rule)], next_change_at: None }
+        Self { remove: true, by_age, is_spare: false, reasons: vec![Reason::new(Side::Remove, rule)], next_change_at: None }
     }
 }
 
@@ -60,6 +65,7 @@ type Group<'a> = (&'a InstanceId, Option<&'a PolicyName>);
 #[must_use]
 pub fn plan(facts: &[SnapshotFacts], around: &Circumstances<'_>, now: DateTime<Utc>) -> Plan {
     let mut entries = Vec::with_capacity(facts.len());
+    let mut candidates = Vec::new();
     for ((instance, policy), group) in groups(facts) {
         let known = policy.and_then(|name| around.policies.iter().find(|p| p.name == *name));
         let decided = match (policy, known) {
@@ -70,9 +76,43 @@ pub fn plan(facts: &[SnapshotFacts], around: &Circumstances<'_>, now: DateTime<U
                 decide((policy, gone_since), &group, around.foresight, now)
             }
         };
+        if around.pressure.is_some() {
+            candidates.push(spare(&group, &decided, around, entries.len()));
+        }
         entries.extend(group.into_iter().zip(decided).map(|(fact, decided)| entry(fact, decided, around)));
     }
+    if let Some(pressure) = &around.pressure {
+        relieve(pressure, &candidates, &mut entries, now);
+    }
     Plan { hash: hash(&entries), at: now, entries }
+}
+
+/// What stays of a group so far, and may go where space is short: nothing needs it, and it is not one of the least.
+fn spare(group: &[&SnapshotFacts], decided: &[Decided], around: &Circumstances<'_>, first: usize) -> Vec<Candidate> {
+    let stays =
+        |(_, (fact, decided)): &(usize, (&&SnapshotFacts, &Decided))| !decided.remove || !blocks(fact, decided.by_age, around).is_empty();
+    let candidate = |(at, (fact, decided)): (usize, (&&SnapshotFacts, &Decided))| Candidate {
+        place: first + at,
+        created_at: fact.created_at,
+        bytes: fact.reclaimable_bytes,
+        is_spare: decided.is_spare && blocks(fact, false, around).is_empty(),
+    };
+    group.iter().zip(decided).enumerate().filter(stays).map(candidate).collect()
+}
+
+/// Rule 6.
+fn relieve(pressure: &Pressure, groups: &[Vec<Candidate>], entries: &mut [PlanEntry], now: DateTime<Utc>) {
+    let freed =
+        entries.iter().filter(|entry| entry.verdict == Verdict::Remove).fold(0, |sum: u64, e| sum.saturating_add(e.reclaimable_bytes));
+    let percent = |bytes: u64| u128::from(bytes) * 100 / u128::from(pressure.size.max(1));
+    let why = format!("{}% is used, and {}% is wanted", percent(pressure.used), percent(pressure.until));
+    for place in space::choose(groups, pressure.wanted().saturating_sub(freed), now) {
+        if let Some(entry) = entries.get_mut(place) {
+            entry.verdict = Verdict::Remove;
+            entry.next_change_at = None;
+            entry.reasons.insert(0, Reason::new(Side::Remove, Rule::Space).with(why.as_str()));
+        }
+    }
 }
 
 /// The snapshots of each instance and policy, newest first.
@@ -162,6 +202,12 @@ impl Rules<'_> {
     /// When the instance will have been gone for long enough, or was.
     pub(super) fn gone_at(&self) -> Option<DateTime<Utc>> {
         self.gone_since?.checked_add_signed(self.retention.gone.as_ref()?.after)
+    }
+
+    /// `keep_all`: somebody wants them all, come what may.
+    fn keeps_all(&self) -> bool {
+        let limit = &self.retention.limit;
+        self.retention.keep.is_none() && limit.max_count.is_none() && limit.max_age.is_none() && limit.max_bytes.is_none()
     }
 
     fn is_gone(&self, now: DateTime<Utc>) -> bool {
@@ -279,7 +325,7 @@ impl Rules<'_> {
         }
         // Should it still be there then, it is one of those that stay.
         let next_change_at = self.gone_at().filter(|_| at < self.gone_min());
-        Decided { remove: true, by_age, reasons, next_change_at }
+        Decided { remove: true, by_age, is_spare: false, reasons, next_change_at }
     }
 
     fn kept(&self, (at, line): (usize, &Line<'_>), judged: &Judged, claim: Claim) -> Decided {
@@ -300,7 +346,7 @@ impl Rules<'_> {
             Some(gone_at) => goes_at.filter(|at| *at < gone_at).or((at >= self.gone_min()).then_some(gone_at)),
             None => goes_at,
         };
-        Decided { remove: false, by_age: false, reasons, next_change_at }
+        Decided { remove: false, by_age: false, is_spare: !is_protected && !self.keeps_all(), reasons, next_change_at }
     }
 }
 

@@ -77,11 +77,12 @@ struct World {
     gone_since: BTreeMap<(PolicyName, InstanceId), DateTime<Utc>>,
     clock_trusted: bool,
     root_proven: bool,
+    pressure: Option<Pressure>,
 }
 
 impl World {
     fn new(retention: Retention) -> Self {
-        Self { policies: vec![policy(retention)], gone_since: BTreeMap::new(), clock_trusted: true, root_proven: true }
+        Self { policies: vec![policy(retention)], gone_since: BTreeMap::new(), clock_trusted: true, root_proven: true, pressure: None }
     }
 
     fn gone(mut self, ago: i64) -> Self {
@@ -95,6 +96,7 @@ impl World {
             gone_since: &self.gone_since,
             clock_trusted: self.clock_trusted,
             root_proven: self.root_proven,
+            pressure: self.pressure,
             foresight: true,
         };
         plan(facts, &around, now)
@@ -520,6 +522,42 @@ fn entries_are_by_instance_newest_first_and_carry_their_facts() {
     assert_eq!((&plan.entries[1].holds, plan.entries[1].reclaimable_bytes), (&all[1].holds, 1));
 }
 
+#[test]
+fn where_space_is_short_more_goes_but_never_the_least_nor_what_is_needed_nor_what_is_nobodys() {
+    let pressure = |used| Some(Pressure { used, size: 100, until: 75, coming: 2 });
+    let mut all = facts(&[HOUR, 2 * HOUR, 3 * HOUR, 4 * HOUR, 5 * HOUR, 6 * HOUR]);
+    all[2].forks = vec!["dev".to_owned()];
+    all[3].holds = vec![HoldName::parse("release").unwrap()];
+    // The second of the least that is kept; then one that a fork needs, one that is held, and two that may go.
+    let retention = Retention { limit: Limit { min: 2, ..Limit::default() }, ..last(9) };
+    let mut world = World::new(retention.clone());
+    for (used, want) in [(77, "kkkkkk"), (78, "kkkkkr"), (79, "kkkkrr"), (99, "kkkkrr")] {
+        world.pressure = pressure(used);
+        assert_eq!(world.verdicts(&all), want, "{used}");
+    }
+    let plan = world.plan(&all, now());
+    let entry = of(&plan, &all[5].id);
+    assert_eq!((rules(entry)[0], entry.next_change_at), ("space", None));
+    assert!(entry.reasons[0].text().contains("99% is used, and 75% is wanted"), "{}", entry.reasons[0].text());
+    for nobodys in [None, Some(PolicyName::parse("old").unwrap())] {
+        let others: Vec<_> = all.iter().map(|f| SnapshotFacts { policy: nobodys.clone(), ..f.clone() }).collect();
+        assert_eq!(world.verdicts(&others), "kkkkkk");
+    }
+    let keep_all = World { pressure: pressure(99), ..World::new(Retention::default()) };
+    assert_eq!(keep_all.verdicts(&all), "kkkkkk", "keep_all means all");
+    let mut away = World { pressure: pressure(99), ..World::new(retention) };
+    away.root_proven = false;
+    assert_eq!(away.verdicts(&all), "kkkkkk", "it is not known what needs them");
+    away.root_proven = true;
+    away.clock_trusted = false;
+    assert_eq!(away.verdicts(&all), "kkkkrr", "it does not go by age");
+    // What the rules remove anyway counts first.
+    let mut few = World { pressure: pressure(79), ..World::new(last(5)) };
+    assert_eq!(few.verdicts(&all), "kkkkrr");
+    few.pressure = pressure(78);
+    assert_eq!(few.verdicts(&all), "kkkkkr");
+}
+
 // ---------------------------------------------------------------- properties
 
 /// Histories as they come about: clocks that step, states, needs.
@@ -701,9 +739,11 @@ proptest! {
         retention in a_retention(),
         root_proven in any::<bool>(),
         clock_trusted in any::<bool>(),
+        used in prop::option::of(0..100u64),
     ) {
         let min = retention.limit.min.max(1) as usize;
-        let world = World { root_proven, clock_trusted, ..World::new(retention) };
+        let pressure = used.map(|used| Pressure { used, size: 100, until: 50, coming: 3 });
+        let world = World { root_proven, clock_trusted, pressure, ..World::new(retention) };
         let plan = world.plan(&facts, now());
         prop_assert_eq!(plan.entries.len(), facts.len());
         for fact in &facts {

@@ -81,6 +81,7 @@ pub(super) fn plan(sight: &dyn Sight, config: &Config, policies: &[PolicyName], 
         gone_since: &gone_since,
         clock_trusted: sight.clock().trusted,
         root_proven: sight.store().prove_root().is_ok(),
+        pressure: None,
         foresight: purpose == Purpose::Shown,
     };
     Ok(retention::plan(&facts, &around, at))

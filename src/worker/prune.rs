@@ -7,11 +7,21 @@ use super::problem::{Problem, ProblemKind};
 use super::view::{BlockedView, FailedRemoval, PruneBody, PruneReport};
 use crate::config::show_size;
 use crate::event::Event;
+use crate::policy::cap::{Capped, Caps};
 use crate::policy::{Plan, PlanEntry, Side, Verdict};
 use crate::reclaim::{ReclaimError, SweepRules, Swept};
 use crate::store::fs::Pace;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
+
+/// Whom a prune is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum For {
+    /// Somebody who wants to know what it frees: measuring that looks at every file.
+    Somebody,
+    /// The worker itself.
+    Itself,
+}
 
 impl Worker {
     /// Plans for all policies and carries it out.
@@ -19,10 +29,10 @@ impl Worker {
     /// # Errors
     /// [`Problem`] if no plan can be made.
     pub fn prune_pass(&self) -> Answer<PruneReport> {
-        self.prune_by(&PruneBody::default())
+        self.prune_by(&PruneBody::default(), For::Itself)
     }
 
-    pub(super) fn prune_by(&self, body: &PruneBody) -> Answer<PruneReport> {
+    pub(super) fn prune_by(&self, body: &PruneBody, who: For) -> Answer<PruneReport> {
         let _one = self.pruning.lock().unwrap_or_else(PoisonError::into_inner);
         self.look_at_root();
         let plan = planning::plan(self, &self.config(), &body.policies, self.store.clock.now(), Purpose::Done)?;
@@ -31,24 +41,33 @@ impl Worker {
             return Err(Problem::new(ProblemKind::Conflict, detail));
         }
         self.report_plan(&plan);
-        let mut report = PruneReport { hash: plan.hash.clone(), ..PruneReport::default() };
-        for entry in &plan.entries {
-            match entry.verdict {
-                Verdict::Keep => {}
-                Verdict::Blocked => report.blocked.push(blocked_view(entry)),
-                Verdict::Remove => self.carry_out(entry, &mut report),
-            }
+        let grace_seconds = self.config().trash.grace.as_secs();
+        let mut report = PruneReport { hash: plan.hash.clone(), grace_seconds, ..PruneReport::default() };
+        // A plan that somebody has looked at is done as it is.
+        let caps = if body.hash.is_some() { Caps::default() } else { self.config().caps };
+        let (removals, capped) = caps.apply(&plan);
+        for entry in removals {
+            self.carry_out(entry, who, &mut report);
         }
+        if let Some(capped) = capped {
+            self.report_capped(&plan, capped, &mut report);
+        }
+        let blocked = plan.entries.iter().filter(|entry| entry.verdict == Verdict::Blocked);
+        report.blocked.extend(blocked.map(blocked_view));
         self.report_blocked(&report.blocked);
         self.note_pinned(&plan);
         Ok(report)
     }
 
-    fn carry_out(&self, entry: &PlanEntry, report: &mut PruneReport) {
+    fn carry_out(&self, entry: &PlanEntry, who: For, report: &mut PruneReport) {
         let id = &entry.snapshot_id;
+        let frees = if who == For::Somebody { self.store.reclaimable_bytes(id, Duration::ZERO).unwrap_or(0) } else { 0 };
         let reasons: Vec<String> = entry.rules(Side::Remove).map(|rule| rule.name().to_owned()).collect();
         match self.reclaim.remove(id, &reasons, self.config().trash.grace) {
-            Ok(_) => report.removed.push(id.clone()),
+            Ok(_) => {
+                report.removed.push(id.clone());
+                report.freed_bytes += frees;
+            }
             // Between the plan and the cut somebody began to need it.
             Err(ReclaimError::Blocked { blocked, .. }) => report.blocked.push(BlockedView {
                 id: id.clone(),
@@ -60,6 +79,17 @@ impl Worker {
                 report.failed.push(FailedRemoval { id: id.clone(), error: e.to_string() });
             }
         }
+    }
+
+    fn report_capped(&self, plan: &Plan, capped: Capped, report: &mut PruneReport) {
+        report.left = (capped.wanted - capped.allowed) as u64;
+        self.store.events.emit(Event::PruneCapped {
+            hash: plan.hash.clone(),
+            by: capped.by.to_owned(),
+            wanted: capped.wanted as u64,
+            allowed: capped.allowed as u64,
+            at: plan.at,
+        });
     }
 
     /// A plan that does nothing is not worth a line.

@@ -3,7 +3,7 @@
 use super::backend::{Answer, Backend, Removal};
 use super::checking::verify_store;
 use super::problem::{Problem, ProblemKind};
-use super::prune::problem_of_reclaim;
+use super::prune::{For, problem_of_reclaim};
 use super::sight::{self, Sight};
 use super::view::{
     ClockView, Findings, ForkBody, ForkViews, PlanBody, PlanView, PruneBody, PruneReport, RemovedView, RequestView, Requests, RestoredView,
@@ -263,7 +263,7 @@ impl Backend for Worker {
     }
 
     fn prune(&self, body: &PruneBody) -> Answer<PruneReport> {
-        let report = self.prune_by(body)?;
+        let report = self.prune_by(body, For::Somebody)?;
         self.sweep_soon();
         Ok(report)
     }

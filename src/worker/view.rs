@@ -3,7 +3,9 @@
 
 mod plan;
 
-pub use plan::{BlockedView, ConfigText, FailedRemoval, PlanBody, PlanEntryView, PlanView, PruneBody, PruneReport, ReasonView};
+pub use plan::{
+    BlockedView, ConfigText, FailedRemoval, PlanBody, PlanChange, PlanDiff, PlanEntryView, PlanView, PruneBody, PruneReport, ReasonView,
+};
 
 use crate::ids::{ForkId, HoldName, InstanceId, PolicyName, SnapshotId, SnapshotName};
 use crate::policy::SnapshotState;

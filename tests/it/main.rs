@@ -15,6 +15,7 @@ mod layers;
 mod lifecycle;
 mod locks;
 mod pairs;
+mod planning;
 mod powercut;
 mod quarantine;
 mod race;

@@ -1,16 +1,23 @@
 //! Plans, and what became of them.
 
 use super::{BAD, GOOD, ODD, paint, size, table};
+use crate::cli::words::count;
+use crate::config::show_duration;
 use crate::policy::{Side, Verdict};
-use crate::worker::view::{PlanEntryView, PlanView, PruneReport, ReasonView};
+use crate::worker::view::{PlanChange, PlanDiff, PlanEntryView, PlanView, PruneReport, ReasonView};
+use std::path::Path;
+use std::time::Duration;
 
 /// `plan`.
 #[must_use]
-pub(in crate::cli) fn plan(plan: &PlanView) -> String {
+pub(in crate::cli) fn plan(plan: &PlanView, config: &Path) -> String {
     if plan.entries.is_empty() {
         return "No snapshots, nothing to plan.\n".to_owned();
     }
     let mut text = String::new();
+    if !plan.in_force {
+        text.push_str(&format!("By {}, which is not the configuration in force.\n\n", config.display()));
+    }
     let groups = plan.entries.chunk_by(|a, b| (&a.instance, &a.policy) == (&b.instance, &b.policy));
     for group in groups {
         if let Some(first) = group.first() {
@@ -24,20 +31,50 @@ pub(in crate::cli) fn plan(plan: &PlanView) -> String {
     let freed: u64 = of(Verdict::Remove).map(|e| e.reclaimable_bytes).sum();
     let counts = (of(Verdict::Keep).count(), of(Verdict::Remove).count(), of(Verdict::Blocked).count());
     text.push_str(&format!("{} kept, {} to remove ({}), {} blocked\n", counts.0, counts.1, size(freed), counts.2));
-    if counts.1 > 0 {
+    if counts.1 > 0 && plan.in_force {
         text.push_str(&format!("Do exactly this: snapkeep prune --plan {}\n", plan.hash));
     }
     text
 }
 
-fn plan_row(e: &PlanEntryView) -> Vec<String> {
-    let verdict = match e.verdict {
+fn verdict(verdict: Verdict) -> String {
+    match verdict {
         Verdict::Keep => paint(GOOD, "keep"),
         Verdict::Remove => paint(BAD, "remove"),
         Verdict::Blocked => paint(ODD, "blocked"),
+    }
+}
+
+/// `plan --diff`.
+#[must_use]
+pub(in crate::cli) fn diff(diff: &PlanDiff, from: &str, to: &str) -> String {
+    let mut text = format!("Now: {from}\nNew: {to}\n\n");
+    if diff.changes.is_empty() {
+        return text + &format!("Nothing changes: {} have the same verdict by both.\n", count(diff.unchanged, "snapshot"));
+    }
+    let row = |change: &PlanChange| {
+        let to = &change.to;
+        let whose = to.policy.as_ref().map_or_else(|| to.instance.to_string(), |policy| format!("{} ({policy})", to.instance));
+        vec![verdict(change.from), verdict(to.verdict), to.snapshot_id.to_string(), whose, size(to.reclaimable_bytes), whys(&to.reasons)]
     };
+    let rows = diff.changes.iter().map(row).collect();
+    text.push_str(&table(&["NOW", "NEW", "SNAPSHOT", "INSTANCE", "FREES", "WHY"], &["FREES"], rows));
+    let to = |verdict| diff.changes.iter().filter(move |change| change.to.verdict == verdict);
+    let freed = to(Verdict::Remove).map(|change| change.to.reclaimable_bytes).sum();
+    let counts = (to(Verdict::Remove).count(), to(Verdict::Blocked).count(), to(Verdict::Keep).count());
+    text + &format!(
+        "\n{} more removed ({}), {} blocked, {} kept after all; {} as before\n",
+        counts.0,
+        size(freed),
+        counts.1,
+        counts.2,
+        diff.unchanged
+    )
+}
+
+fn plan_row(e: &PlanEntryView) -> Vec<String> {
     let changes = e.next_change_at.map_or_else(String::new, |at| at.format("%Y-%m-%d %H:%M:%S").to_string());
-    vec![verdict, e.snapshot_id.to_string(), size(e.reclaimable_bytes), changes, whys(&e.reasons)]
+    vec![verdict(e.verdict), e.snapshot_id.to_string(), size(e.reclaimable_bytes), changes, whys(&e.reasons)]
 }
 
 /// `daily 2 of 7 (the newest of 2026-11-24); …`; keep rules that do not claim it stand behind the one that says so.
@@ -69,5 +106,19 @@ pub(in crate::cli) fn pruned(report: &PruneReport) -> String {
         text.push_str(&format!("failed  {}: {}\n", failed.id, failed.error));
     }
     let (removed, blocked, failed) = (report.removed.len(), report.blocked.len(), report.failed.len());
-    text + &format!("{removed} removed, {blocked} blocked, {failed} failed\n")
+    let freed = match (removed, report.grace_seconds) {
+        (0, _) => String::new(),
+        (_, 0) => format!(" ({} free)", size(report.freed_bytes)),
+        (_, grace) => {
+            format!(" ({} free when their {} in the trash are over)", size(report.freed_bytes), show_duration(Duration::from_secs(grace)))
+        }
+    };
+    text.push_str(&format!("{removed} removed{freed}, {blocked} blocked, {failed} failed\n"));
+    if report.left > 0 {
+        let left = count(report.left, "snapshot");
+        text.push_str(&format!(
+            "{left} more would go, but for the caps of [prune]; see `snapkeep plan`, then `snapkeep prune --plan HASH` does it all\n"
+        ));
+    }
+    text
 }

@@ -4,6 +4,7 @@ use crate::ids::{HoldName, InstanceId, PolicyName, SnapshotId};
 use crate::policy::{Plan, PlanEntry, Reason, Side, Verdict};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 /// What to plan for.
@@ -119,6 +120,54 @@ impl From<&Reason> for ReasonView {
     }
 }
 
+/// What one plan does otherwise than another of the same snapshots.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanDiff {
+    /// The time of both.
+    pub at: DateTime<Utc>,
+    /// The hash of the one.
+    pub from_hash: String,
+    /// The hash of the other.
+    pub to_hash: String,
+    /// Snapshots whose verdicts differ.
+    pub changes: Vec<PlanChange>,
+    /// How many have the same verdict in both.
+    pub unchanged: u64,
+}
+
+/// A snapshot whose verdict differs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanChange {
+    /// Its verdict in the one.
+    pub from: Verdict,
+    /// Its verdict in the other, and all else that it says.
+    pub to: PlanEntryView,
+    /// The reasons of the one.
+    pub from_reasons: Vec<ReasonView>,
+}
+
+impl PlanDiff {
+    /// What `to` does otherwise than `from`. A snapshot that is in one of them only came or went meanwhile, and does not count.
+    #[must_use]
+    pub fn new(from: &PlanView, to: &PlanView) -> Self {
+        let before: HashMap<_, _> = from.entries.iter().map(|entry| (&entry.snapshot_id, entry)).collect();
+        let both = || to.entries.iter().filter_map(|entry| Some((*before.get(&entry.snapshot_id)?, entry)));
+        let changes = both().filter(|(was, is)| was.verdict != is.verdict);
+        let change = |(was, is): (&PlanEntryView, &PlanEntryView)| PlanChange {
+            from: was.verdict,
+            to: is.clone(),
+            from_reasons: was.reasons.clone(),
+        };
+        Self {
+            at: to.at,
+            from_hash: from.hash.clone(),
+            to_hash: to.hash.clone(),
+            changes: changes.map(change).collect(),
+            unchanged: both().filter(|(was, is)| was.verdict == is.verdict).count() as u64,
+        }
+    }
+}
+
 /// What to prune.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -134,8 +183,18 @@ pub struct PruneBody {
 pub struct PruneReport {
     /// The hash of the plan that was carried out.
     pub hash: String,
-    /// Removed snapshots.
+    /// Removed snapshots: they are in the trash until its grace is over.
     pub removed: Vec<SnapshotId>,
+    /// What that frees at least, bytes, measured right before each was removed; extents that only removed ones share come
+    /// on top.
+    #[serde(default)]
+    pub freed_bytes: u64,
+    /// How long they can be brought back, seconds: the bytes are free after that.
+    #[serde(default)]
+    pub grace_seconds: u64,
+    /// Snapshots that would go, had `[prune]` not bounded the run.
+    #[serde(default)]
+    pub left: u64,
     /// Snapshots that would go but must stay.
     pub blocked: Vec<BlockedView>,
     /// Snapshots whose removal failed.
