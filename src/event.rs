@@ -218,10 +218,10 @@ events! {
         removed_at: DateTime<Utc> = "when it was removed or replaced",
         at: DateTime<Utc> = "when it was brought back",
     }
-    TrashEvicted = "trash.evicted", Warn, "The trash held more than `max_bytes`: an entry goes before its grace is over.", id[what] {
+    TrashEvicted = "trash.evicted", Warn, "The trash held more than `[trash] max_bytes`, or the file system is fuller than `[space] prune_above`: an entry goes before its grace is over.", id[what] {
         what: String = "the entry",
         bytes: u64 = "what that frees, bytes",
-        max_bytes: u64 = "how much the trash may hold, bytes",
+        max_bytes: u64 = "how much the trash may hold now, bytes",
         at: DateTime<Utc> = "when",
     }
     PruneCapped = "prune.capped", Warn, "Retention wants more to go than `[prune]` allows in one run: the oldest went. Look at `snapkeep plan`; if it is meant, `snapkeep prune --plan HASH` does it all, else the next runs go on.", id[hash, at] {
@@ -230,6 +230,12 @@ events! {
         wanted: u64 = "snapshots that the plan wants to go",
         allowed: u64 = "snapshots that went or were tried",
         at: DateTime<Utc> = "the plan's time",
+    }
+    SpaceShort = "space.short", Error, "The file system is fuller than `[space] prune_above`, and nothing is left that may go for it: the rest is held, referenced, the least that is kept, or not a policy's. Give it room, or lower what is kept.", id[at] {
+        used: u64 = "bytes that are used",
+        size: u64 = "bytes in all",
+        until: u64 = "bytes that may be used, by `until`",
+        at: DateTime<Utc> = "when",
     }
     PruneBlocked = "prune.blocked", Info, "A snapshot would go but must stay.", id[snapshot, why] {
         snapshot: SnapshotId = "the snapshot",

@@ -83,6 +83,7 @@ pub fn parse(mut files: Vec<(PathBuf, String)>) -> Result<Config, ConfigError> {
         caps: main.caps,
         trash: main.trash,
         reserve: main.reserve,
+        fill: main.fill,
         scrub: main.scrub,
         wait_for_sync: main.wait_for_sync,
         policies,

@@ -60,6 +60,8 @@ pub struct Config {
     pub trash: TrashConfig,
     /// Kept free on the file system.
     pub reserve: Reserve,
+    /// How full the file system may become before snapshots go early; `None`: as full as it can.
+    pub fill: Option<Fill>,
     /// Checking digests in the background; `None`: not at all.
     pub scrub: Option<ScrubConfig>,
     /// Whether ages wait for a synchronised clock after a boot.
@@ -134,6 +136,15 @@ impl Reserve {
             Self::Share(parts) => u64::try_from(u128::from(size) * u128::from(parts) / 10_000).unwrap_or(u64::MAX),
         }
     }
+}
+
+/// `[space] prune_above` and `until`, in hundredths of a percent of the file system's size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fill {
+    /// More than this in use is too much.
+    pub above: u64,
+    /// So much may be in use then.
+    pub until: u64,
 }
 
 /// `[scrub]`.

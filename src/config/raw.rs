@@ -209,6 +209,12 @@ pub(super) struct RawSpace {
     /// Kept free: a snapshot that would not fit beside it is refused before anything is written.
     #[schemars(with = "Option<Share>", extend("default" = "0B"))]
     pub(super) reserve: Option<Text>,
+    /// When more of the file system than this is used, policies' snapshots go early. Not given: they do not.
+    #[schemars(with = "Option<Percent>")]
+    pub(super) prune_above: Option<Text>,
+    /// Until no more than this is used; five points below `prune_above` if not given.
+    #[schemars(with = "Option<Percent>")]
+    pub(super) until: Option<Text>,
 }
 
 /// `[scrub]`

@@ -2,9 +2,9 @@
 
 use super::cron;
 use super::problem::Report;
-use super::raw::{RawConfig, RawDriver, RawFork, RawPrune, RawScrub, RawSnapshot, RawStore, RawTrash, Text};
+use super::raw::{RawConfig, RawDriver, RawFork, RawPrune, RawScrub, RawSnapshot, RawSpace, RawStore, RawTrash, Text};
 use super::units::{parse_duration, parse_share, parse_size, show_duration};
-use super::{DriverConfig, ForkConfig, MemoryMethod, Reserve, ScrubConfig, Skip, SourcePaths, TrashConfig};
+use super::{DriverConfig, Fill, ForkConfig, MemoryMethod, Reserve, ScrubConfig, Skip, SourcePaths, TrashConfig};
 use crate::policy::Rhythm;
 use crate::policy::cap::Caps;
 use chrono::TimeDelta;
@@ -28,6 +28,7 @@ pub(super) struct Main {
     pub(super) caps: Caps,
     pub(super) trash: TrashConfig,
     pub(super) reserve: Reserve,
+    pub(super) fill: Option<Fill>,
     pub(super) scrub: Option<ScrubConfig>,
     pub(super) wait_for_sync: bool,
 }
@@ -51,6 +52,7 @@ pub(super) fn main(raw: &RawConfig, report: &mut Report<'_>) -> Main {
         caps: caps(raw.prune.as_ref(), report),
         trash: trash(raw.trash.as_ref(), report),
         reserve: reserve(raw.space.as_ref().and_then(|space| space.reserve.as_ref()), report),
+        fill: fill(raw.space.as_ref(), report),
         scrub: scrub(raw.scrub.as_ref(), report),
         wait_for_sync: raw.clock.as_ref().and_then(|clock| clock.wait_for_sync).unwrap_or(true),
     }
@@ -96,6 +98,21 @@ fn reserve(text: Option<&Text>, report: &mut Report<'_>) -> Reserve {
         report.wrong("space.reserve", text.span(), format!("`reserve`: {error}"));
         Reserve::Bytes(0)
     })
+}
+
+fn fill(raw: Option<&RawSpace>, report: &mut Report<'_>) -> Option<Fill> {
+    let raw = raw?;
+    let above = share("space.prune_above", raw.prune_above.as_ref(), report);
+    let until = share("space.until", raw.until.as_ref(), report);
+    if let (Some(text), None) = (&raw.until, &raw.prune_above) {
+        report.wrong_help("space.until", text.span(), "`until` does nothing without `prune_above`", "add prune_above, such as \"85%\"");
+    }
+    let above = above?;
+    let fill = Fill { above, until: until.unwrap_or(above.saturating_sub(500)) };
+    if let Some(text) = raw.until.as_ref().filter(|_| fill.until >= fill.above) {
+        report.wrong("space.until", text.span(), "`until` must be less than `prune_above`: so much is pruned that pruning can rest");
+    }
+    Some(fill)
 }
 
 fn scrub(raw: Option<&RawScrub>, report: &mut Report<'_>) -> Option<ScrubConfig> {

@@ -195,7 +195,7 @@ impl Daemon {
             };
             let worker = Arc::clone(&self.worker);
             let done = tokio::task::spawn_blocking(move || {
-                if prune {
+                if prune || worker.is_filling() {
                     worker.prune_pass().map(drop)?;
                 }
                 worker.sweep().map(drop)?;

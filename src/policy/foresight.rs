@@ -2,7 +2,7 @@
 //! lets go, or a date in the future comes, is tried in turn.
 
 use super::claims::Line;
-use super::retention::Rules;
+use super::rules::Rules;
 use chrono::{DateTime, Utc};
 use std::collections::BTreeSet;
 

@@ -7,6 +7,7 @@ mod claims;
 mod foresight;
 mod plan;
 pub mod retention;
+mod rules;
 pub mod space;
 pub mod trust;
 

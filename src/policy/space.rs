@@ -4,6 +4,8 @@
 //! A snapshot's worth is what its removal frees now, times its age, divided by the time between its neighbours, which is
 //! what is left without a snapshot. So of a dense hour long ago one goes before the only one of a month, and a large
 //! one before a small one. The gap of the oldest is taken as twice the time to the next: it has no neighbour behind it.
+//! One that would free nothing stays: what it shares with others comes free only with the last of them, and no snapshot is
+//! given up for nothing. As neighbours go, what they shared becomes the others' own, so it is measured again after each round.
 
 use chrono::{DateTime, Utc};
 use std::cmp::Reverse;
@@ -67,10 +69,6 @@ pub(super) fn choose(groups: &[Vec<Candidate>], wanted: u64, now: DateTime<Utc>)
             None => {}
         }
     }
-    if left > 0 {
-        // What others share comes free only with the last of them. One of each group goes, and then all is measured again.
-        chosen.extend(lines.iter().filter_map(|line| line.oldest_of_none()));
-    }
     chosen
 }
 
@@ -120,11 +118,6 @@ impl<'g> Neighbours<'g> {
         }
         Some((candidate.place, candidate.bytes))
     }
-
-    /// The oldest that may go and that frees nothing by itself.
-    fn oldest_of_none(&self) -> Option<usize> {
-        self.of.iter().zip(&self.gone).rev().find(|(c, gone)| c.is_spare && c.bytes == 0 && !**gone).map(|(c, _)| c.place)
-    }
 }
 
 #[cfg(test)]
@@ -172,15 +165,13 @@ mod tests {
     }
 
     #[test]
-    fn a_large_one_goes_before_many_small_ones_and_one_that_frees_nothing_only_at_the_end() {
+    fn a_large_one_goes_before_many_small_ones_and_one_that_frees_nothing_never() {
         let groups = [
             group(0, &[(0, 1, false), (DAY, 1, true), (2 * DAY, 1000, true), (3 * DAY, 1, true)]),
             group(4, &[(0, 0, false), (DAY, 0, true), (2 * DAY, 0, true)]),
         ];
         assert_eq!(choose(&groups, 500, now()), [2]);
-        let all = choose(&groups, 5000, now());
-        assert_eq!(all.len(), 4, "one of the second group, the oldest, and then it is measured again: {all:?}");
-        assert_eq!(all.last(), Some(&6));
+        assert_eq!(choose(&groups, 5000, now()).len(), 3, "those of the second group free nothing");
     }
 
     proptest! {
@@ -203,15 +194,12 @@ mod tests {
             prop_assert_eq!(once.len(), chosen.len());
             prop_assert!(chosen.iter().all(|place| all[*place].is_spare));
             let bytes = |places: &[usize]| places.iter().map(|place| all[*place].bytes).sum::<u64>();
-            let weighty: Vec<usize> = chosen.iter().copied().filter(|place| all[*place].bytes > 0).collect();
             let spare: u64 = all.iter().filter(|c| c.is_spare).map(|c| c.bytes).sum();
-            if let Some((_, but_last)) = weighty.split_last() {
+            if let Some((_, but_last)) = chosen.split_last() {
                 prop_assert!(bytes(but_last) < wanted, "the last one was needed");
             }
-            prop_assert!(bytes(&weighty) >= wanted.min(spare), "as much as there is");
-            if bytes(&weighty) >= wanted {
-                prop_assert_eq!(weighty.len(), chosen.len(), "nothing goes that frees nothing while it is not needed");
-            }
+            prop_assert!(bytes(&chosen) >= wanted.min(spare), "as much as there is");
+            prop_assert!(chosen.iter().all(|place| all[*place].bytes > 0), "none for nothing");
         }
     }
 }

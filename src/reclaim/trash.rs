@@ -20,6 +20,8 @@ pub struct SweepRules {
     pub fork_grace: Duration,
     /// More bytes than this do not stay, whatever the grace; the oldest go first.
     pub max_bytes: Option<u64>,
+    /// So many bytes are to come free at once, whatever the grace; the oldest go first.
+    pub free: u64,
     /// How fast files are unlinked.
     pub pace: Option<Pace>,
 }
@@ -62,7 +64,7 @@ impl Reclaim {
         let (trash, root_trash) = (layout.trash(), layout.root_trash());
         let snapshots = self.store.trash_entries(&trash)?;
         let instances = if self.store.prove_root().is_ok() { self.store.trash_entries(&root_trash)? } else { Vec::new() };
-        let excess = self.excess(rules.max_bytes, &snapshots, &instances);
+        let excess = self.excess(rules, &snapshots, &instances);
         let mut swept = Swept::default();
         let (due, waiting): (Vec<_>, Vec<_>) = snapshots.into_iter().chain(instances).partition(|entry| {
             let left = self.store.grace_left(entry, grace_of(entry, rules));
@@ -127,11 +129,16 @@ impl Reclaim {
         unlinked
     }
 
-    /// The oldest entries, as many as must go so that the rest takes no more than `max` bytes.
-    fn excess(&self, max: Option<u64>, snapshots: &[Trashed], instances: &[Trashed]) -> HashSet<PathBuf> {
-        let Some(max) = max else { return HashSet::new() };
+    /// The oldest entries, as many as must go so that the rest takes no more bytes than it may.
+    fn excess(&self, rules: &SweepRules, snapshots: &[Trashed], instances: &[Trashed]) -> HashSet<PathBuf> {
+        if rules.max_bytes.is_none() && rules.free == 0 {
+            return HashSet::new();
+        }
         let mut entries: Vec<&Trashed> = snapshots.iter().chain(instances).filter(|entry| !entry.is_doomed).collect();
         entries.sort_by_key(|entry| std::cmp::Reverse((entry.at, entry.uptime)));
+        let all = || entries.iter().fold(0_u64, |sum, entry| sum.saturating_add(self.bytes_of(entry)));
+        let spared = if rules.free == 0 { u64::MAX } else { all().saturating_sub(rules.free) };
+        let max = rules.max_bytes.map_or(spared, |max| max.min(spared));
         let mut kept = 0_u64;
         let mut excess = HashSet::new();
         for entry in entries {

@@ -92,6 +92,8 @@ pub struct Worker {
     started_at: DateTime<Utc>,
     startup: Duration,
     progress: Arc<dyn Progress + Send + Sync>,
+    /// The file system is too full, and nothing more may go for it.
+    space_short: AtomicBool,
     /// One prune at a time.
     pruning: Mutex<()>,
     clock: clock::ClockWatch,
@@ -142,6 +144,7 @@ impl Worker {
             started_at: now,
             startup: around.clock.since_boot().saturating_sub(began),
             progress,
+            space_short: AtomicBool::new(false),
             pruning: Mutex::default(),
             scrub: Mutex::default(),
             sweeper: std::sync::OnceLock::new(),

@@ -3,11 +3,13 @@
 use super::backend::Answer;
 use super::problem::{Problem, ProblemKind};
 use super::sight::{LISTED, Sight};
+use super::trashed;
 use super::view::{ConfigText, PlanBody, PlanView};
 use crate::config::{Config, parse};
 use crate::fork::queue::RequestState;
 use crate::ids::{PolicyName, SnapshotId};
 use crate::policy::retention::{self, Circumstances};
+use crate::policy::space::Pressure;
 use crate::policy::{Plan, SnapshotFacts};
 use crate::reclaim::fork_names;
 use crate::store::Known;
@@ -56,8 +58,24 @@ fn facts(sight: &dyn Sight) -> Vec<SnapshotFacts> {
     index.present().filter_map(fact).collect()
 }
 
-/// A plan for these policies only, or for all.
-pub(super) fn plan(sight: &dyn Sight, config: &Config, policies: &[PolicyName], at: DateTime<Utc>, purpose: Purpose) -> Answer<Plan> {
+/// How full the store's file system is, if it is fuller than the configuration allows.
+pub(super) fn pressure(sight: &dyn Sight, config: &Config) -> Option<Pressure> {
+    let fill = config.fill?;
+    let space = sight.store().fs.space(sight.store().layout.store()).ok()?;
+    let share = |parts: u64| u64::try_from(u128::from(space.size) * u128::from(parts) / 10_000).unwrap_or(u64::MAX);
+    let used = space.size.saturating_sub(space.free);
+    (used > share(fill.above)).then(|| Pressure { used, size: space.size, until: share(fill.until), coming: trashed::bytes(sight) })
+}
+
+/// A plan for these policies only, or for all; as of `at`, or of now, and then with an eye on the file system.
+pub(super) fn plan(
+    sight: &dyn Sight,
+    config: &Config,
+    policies: &[PolicyName],
+    at: Option<DateTime<Utc>>,
+    purpose: Purpose,
+) -> Answer<Plan> {
+    let (at_once, at) = (at.is_none(), at.unwrap_or_else(|| sight.store().clock.now()));
     for name in policies {
         if config.policy(name).is_none() {
             return Err(Problem::new(ProblemKind::NotFound, format!("there is no policy {name} in {}", config.file.display())));
@@ -67,12 +85,13 @@ pub(super) fn plan(sight: &dyn Sight, config: &Config, policies: &[PolicyName], 
     if !policies.is_empty() {
         facts.retain(|f| f.policy.as_ref().is_some_and(|p| policies.contains(p)));
     }
+    let pressure = if at_once { pressure(sight, config) } else { None };
     let counts_bytes = |fact: &SnapshotFacts| {
         let policy = fact.policy.as_ref().and_then(|name| config.policy(name));
         policy.is_some_and(|policy| policy.retention.limit.max_bytes.is_some())
     };
     // Measuring looks at every file: only where somebody looks at the figure, or it decides.
-    for fact in facts.iter_mut().filter(|fact| purpose == Purpose::Shown || counts_bytes(fact)) {
+    for fact in facts.iter_mut().filter(|fact| purpose == Purpose::Shown || pressure.is_some() || counts_bytes(fact)) {
         fact.reclaimable_bytes = sight.store().reclaimable_bytes(&fact.id, LISTED).unwrap_or(0);
     }
     let gone_since: BTreeMap<_, _> = sight.ledger().into_iter().filter_map(|(pair, entry)| Some((pair, entry.gone_since?))).collect();
@@ -81,7 +100,7 @@ pub(super) fn plan(sight: &dyn Sight, config: &Config, policies: &[PolicyName], 
         gone_since: &gone_since,
         clock_trusted: sight.clock().trusted,
         root_proven: sight.store().prove_root().is_ok(),
-        pressure: None,
+        pressure,
         foresight: purpose == Purpose::Shown,
     };
     Ok(retention::plan(&facts, &around, at))
@@ -91,8 +110,7 @@ pub(super) fn plan(sight: &dyn Sight, config: &Config, policies: &[PolicyName], 
 pub(super) fn view(sight: &dyn Sight, body: &PlanBody) -> Answer<PlanView> {
     let in_force = sight.config();
     let config = if body.config.is_empty() { Cow::Borrowed(in_force.as_ref()) } else { Cow::Owned(proposed(&body.config, &in_force)?) };
-    let at = body.at.unwrap_or_else(|| sight.store().clock.now());
-    let plan = plan(sight, &config, &body.policies, at, Purpose::Shown)?;
+    let plan = plan(sight, &config, &body.policies, body.at, Purpose::Shown)?;
     Ok(PlanView::new(&plan, config.digest == in_force.digest))
 }
 

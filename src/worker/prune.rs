@@ -8,9 +8,10 @@ use super::view::{BlockedView, FailedRemoval, PruneBody, PruneReport};
 use crate::config::show_size;
 use crate::event::Event;
 use crate::policy::cap::{Capped, Caps};
-use crate::policy::{Plan, PlanEntry, Side, Verdict};
+use crate::policy::{Plan, PlanEntry, Rule, Side, Verdict};
 use crate::reclaim::{ReclaimError, SweepRules, Swept};
 use crate::store::fs::Pace;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -32,10 +33,29 @@ impl Worker {
         self.prune_by(&PruneBody::default(), For::Itself)
     }
 
+    /// Prunes; where the file system is too full, again and again until it is not, or nothing more may go: what several
+    /// snapshots share comes free with the last of them, so it must be measured again after each round.
     pub(super) fn prune_by(&self, body: &PruneBody, who: For) -> Answer<PruneReport> {
         let _one = self.pruning.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut report, mut went_for_space) = self.prune_round(body, who)?;
+        let again = PruneBody { hash: None, ..body.clone() };
+        while went_for_space && body.hash.is_none() && report.left == 0 && !self.stopping.load(Ordering::SeqCst) {
+            self.sweep()?;
+            self.settle();
+            let (round, went) = self.prune_round(&again, who)?;
+            went_for_space = went;
+            report.removed.extend(round.removed);
+            report.freed_bytes += round.freed_bytes;
+            (report.blocked, report.failed, report.left) = (round.blocked, round.failed, round.left);
+        }
+        self.note_space();
+        Ok(report)
+    }
+
+    /// One plan, carried out; and whether something went because space is short.
+    fn prune_round(&self, body: &PruneBody, who: For) -> Answer<(PruneReport, bool)> {
         self.look_at_root();
-        let plan = planning::plan(self, &self.config(), &body.policies, self.store.clock.now(), Purpose::Done)?;
+        let plan = planning::plan(self, &self.config(), &body.policies, None, Purpose::Done)?;
         if let Some(wanted) = body.hash.as_ref().filter(|wanted| **wanted != plan.hash) {
             let detail = format!("it is no longer the plan {wanted}, but {}; look at it again with `snapkeep plan`", plan.hash);
             return Err(Problem::new(ProblemKind::Conflict, detail));
@@ -46,8 +66,11 @@ impl Worker {
         // A plan that somebody has looked at is done as it is.
         let caps = if body.hash.is_some() { Caps::default() } else { self.config().caps };
         let (removals, capped) = caps.apply(&plan);
+        let mut went_for_space = false;
         for entry in removals {
+            let removed = report.removed.len();
             self.carry_out(entry, who, &mut report);
+            went_for_space |= report.removed.len() > removed && entry.rules(Side::Remove).any(|rule| rule == Rule::Space);
         }
         if let Some(capped) = capped {
             self.report_capped(&plan, capped, &mut report);
@@ -56,7 +79,31 @@ impl Worker {
         report.blocked.extend(blocked.map(blocked_view));
         self.report_blocked(&report.blocked);
         self.note_pinned(&plan);
-        Ok(report)
+        Ok((report, went_for_space))
+    }
+
+    /// Has the file system count what was unlinked: some free it only when they commit.
+    fn settle(&self) {
+        let synced = self.store.fs.open_dir(self.store.layout.store()).and_then(|dir| self.store.fs.syncfs(&dir));
+        if let Err(e) = synced {
+            tracing::debug!(error = %e, "not synced: free space may be counted late");
+        }
+    }
+
+    /// Whether the file system has become too full since somebody last looked, and something may go for it.
+    #[must_use]
+    pub fn is_filling(&self) -> bool {
+        self.config().fill.is_some() && !self.space_short.load(Ordering::SeqCst) && planning::pressure(self, &self.config()).is_some()
+    }
+
+    /// Reports, once each time, that the file system stays too full whatever was removed.
+    fn note_space(&self) {
+        let pressure = planning::pressure(self, &self.config()).filter(|pressure| pressure.wanted() > 0);
+        let was_short = self.space_short.swap(pressure.is_some(), Ordering::SeqCst);
+        if let Some(pressure) = pressure.filter(|_| !was_short) {
+            let (used, size, until) = (pressure.used, pressure.size, pressure.until);
+            self.store.events.emit(Event::SpaceShort { used, size, until, at: self.store.clock.now() });
+        }
     }
 
     fn carry_out(&self, entry: &PlanEntry, who: For, report: &mut PruneReport) {
@@ -123,7 +170,9 @@ impl Worker {
     pub fn sweep(&self) -> Answer<Swept> {
         let trash = self.config().trash;
         let rest = Duration::from_secs(1).checked_div(trash.unlink_rate).unwrap_or_default();
+        let pressure = planning::pressure(self, &self.config());
         let rules = SweepRules {
+            free: pressure.map_or(0, |pressure| pressure.used.saturating_sub(pressure.until)),
             grace: trash.grace,
             fork_grace: trash.fork_grace,
             max_bytes: trash.max_bytes,

@@ -23,6 +23,12 @@ fn entries(sight: &dyn Sight) -> Answer<Vec<Trashed>> {
     Ok(all)
 }
 
+/// What comes free with everything that lies there, bytes.
+pub(super) fn bytes(sight: &dyn Sight) -> u64 {
+    let measure = |entry: &Trashed| sizes::reclaimable(&sight.store().fs, &entry.path).unwrap_or(0);
+    entries(sight).unwrap_or_default().iter().map(measure).fold(0, u64::saturating_add)
+}
+
 /// `ls --trash`.
 pub(super) fn list(sight: &dyn Sight) -> Answer<TrashView> {
     let measure = |entry: &Trashed| sizes::reclaimable(&sight.store().fs, &entry.path).unwrap_or(0);

@@ -25,6 +25,7 @@ mod repair;
 mod schedule;
 mod sizes;
 mod soak;
+mod space;
 mod stops;
 mod support;
 mod verify;
