@@ -86,7 +86,7 @@ fn relieve(pressure: &Pressure, groups: &[Vec<Candidate>], entries: &mut [PlanEn
         entries.iter().filter(|entry| entry.verdict == Verdict::Remove).fold(0, |sum: u64, e| sum.saturating_add(e.reclaimable_bytes));
     let percent = |bytes: u64| u128::from(bytes) * 100 / u128::from(pressure.size.max(1));
     let why = format!("{}% is used, and {}% is wanted", percent(pressure.used), percent(pressure.until));
-    for place in space::choose(groups, pressure.wanted().saturating_sub(freed), now) {
+    for place in space::choose(groups, (pressure.wanted().saturating_sub(freed), pressure.least), now) {
         if let Some(entry) = entries.get_mut(place) {
             entry.verdict = Verdict::Remove;
             entry.next_change_at = None;

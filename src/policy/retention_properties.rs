@@ -191,7 +191,7 @@ proptest! {
         used in prop::option::of(0..100u64),
     ) {
         let min = retention.limit.min.max(1) as usize;
-        let pressure = used.map(|used| Pressure { used, size: 100, until: 50, coming: 3 });
+        let pressure = used.map(|used| Pressure { used, size: 100, until: 50, coming: 3, least: 0 });
         let world = World { root_proven, clock_trusted, pressure, ..World::new(retention) };
         let plan = world.plan(&facts, now());
         prop_assert_eq!(plan.entries.len(), facts.len());

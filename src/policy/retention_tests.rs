@@ -522,7 +522,7 @@ fn entries_are_by_instance_newest_first_and_carry_their_facts() {
 
 #[test]
 fn where_space_is_short_more_goes_but_never_the_least_nor_what_is_needed_nor_what_is_nobodys() {
-    let pressure = |used| Some(Pressure { used, size: 100, until: 75, coming: 2 });
+    let pressure = |used| Some(Pressure { used, size: 100, until: 75, coming: 2, least: 0 });
     let mut all = facts(&[HOUR, 2 * HOUR, 3 * HOUR, 4 * HOUR, 5 * HOUR, 6 * HOUR]);
     all[2].forks = vec!["dev".to_owned()];
     all[3].holds = vec![HoldName::parse("release").unwrap()];

@@ -22,6 +22,8 @@ pub struct Pressure {
     pub until: u64,
     /// What will come free without our doing: what lies in the trash, bytes.
     pub coming: u64,
+    /// What frees less than this is not given up: its own directory and manifest are no gain.
+    pub least: u64,
 }
 
 impl Pressure {
@@ -45,10 +47,10 @@ pub(super) struct Candidate {
 }
 
 /// The places of those that go, most worth first.
-pub(super) fn choose(groups: &[Vec<Candidate>], wanted: u64, now: DateTime<Utc>) -> Vec<usize> {
+pub(super) fn choose(groups: &[Vec<Candidate>], (wanted, least): (u64, u64), now: DateTime<Utc>) -> Vec<usize> {
     let mut chosen = Vec::new();
     let mut left = wanted;
-    let mut lines: Vec<Neighbours<'_>> = groups.iter().map(|group| Neighbours::new(group)).collect();
+    let mut lines: Vec<Neighbours<'_>> = groups.iter().map(|group| Neighbours::new(group, least)).collect();
     let mut heap = BinaryHeap::new();
     for (group, line) in lines.iter().enumerate() {
         heap.extend((0..line.of.len()).filter_map(|at| Some((line.worth(at, now)?, Reverse(group), at))));
@@ -78,18 +80,19 @@ struct Neighbours<'g> {
     /// For each the next newer and the next older; itself where there is none.
     next: Vec<(usize, usize)>,
     gone: Vec<bool>,
+    least: u64,
 }
 
 impl<'g> Neighbours<'g> {
-    fn new(of: &'g [Candidate]) -> Self {
+    fn new(of: &'g [Candidate], least: u64) -> Self {
         let last = of.len().saturating_sub(1);
         let next = (0..of.len()).map(|at| (at.saturating_sub(1), (at + 1).min(last))).collect();
-        Self { of, next, gone: vec![false; of.len()] }
+        Self { of, next, gone: vec![false; of.len()], least: least.max(1) }
     }
 
     /// Bytes times age over gap, as a fraction of whole numbers scaled up; `None` if it may not go or frees nothing.
     fn worth(&self, at: usize, now: DateTime<Utc>) -> Option<u128> {
-        let candidate = self.of.get(at).filter(|c| c.is_spare && c.bytes > 0)?;
+        let candidate = self.of.get(at).filter(|c| c.is_spare && c.bytes >= self.least)?;
         if *self.gone.get(at)? {
             return None;
         }
@@ -156,10 +159,10 @@ mod tests {
             (30 * DAY, 10, true),
         ];
         let groups = [group(0, &ages)];
-        assert_eq!(choose(&groups, 1, now()), [4], "the middle of the three");
-        assert_eq!(choose(&groups, 11, now()).len(), 2);
-        assert_eq!(choose(&groups, 0, now()), [0; 0]);
-        let all = choose(&groups, 1000, now());
+        assert_eq!(choose(&groups, (1, 0), now()), [4], "the middle of the three");
+        assert_eq!(choose(&groups, (11, 0), now()).len(), 2);
+        assert_eq!(choose(&groups, (0, 0), now()), [0; 0]);
+        let all = choose(&groups, (1000, 0), now());
         assert_eq!(all.len(), 6, "the one that may not go stays");
         assert_eq!(all[0], 4);
     }
@@ -170,8 +173,9 @@ mod tests {
             group(0, &[(0, 1, false), (DAY, 1, true), (2 * DAY, 1000, true), (3 * DAY, 1, true)]),
             group(4, &[(0, 0, false), (DAY, 0, true), (2 * DAY, 0, true)]),
         ];
-        assert_eq!(choose(&groups, 500, now()), [2]);
-        assert_eq!(choose(&groups, 5000, now()).len(), 3, "those of the second group free nothing");
+        assert_eq!(choose(&groups, (500, 0), now()), [2]);
+        assert_eq!(choose(&groups, (5000, 2), now()), [2], "the small ones free too little");
+        assert_eq!(choose(&groups, (5000, 0), now()).len(), 3, "those of the second group free nothing");
     }
 
     proptest! {
@@ -187,7 +191,7 @@ mod tests {
                 made
             }).collect();
             let all: Vec<Candidate> = groups.iter().flatten().copied().collect();
-            let chosen = choose(&groups, wanted, now());
+            let chosen = choose(&groups, (wanted, 0), now());
             let mut once = chosen.clone();
             once.sort_unstable();
             once.dedup();

@@ -132,7 +132,7 @@ impl Reclaim {
             let reclaimable_bytes = self.store.reclaimable_bytes(id, Duration::ZERO).ok();
             return Err(ReclaimError::Blocked { id: id.clone(), blocked: Blocked { reclaimable_bytes, ..blocked } });
         }
-        let trashed = self.store.cut(&guard, &proof)?;
+        let trashed = self.with_ballast(|| self.store.cut(&guard, &proof))?;
         drop(guard);
         self.forks.forget_recipe(id);
         let now = self.store.clock.now();
@@ -145,6 +145,14 @@ impl Reclaim {
             until: until.unwrap_or(DateTime::<Utc>::MAX_UTC),
         });
         Ok(Removed { id: id.clone(), trashed })
+    }
+
+    /// Does something that frees space in the end; if it needs room first and there is none, the ballast makes some.
+    fn with_ballast<T>(&self, act: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        match act() {
+            Err(StoreError::Io(e)) if e.is_full() && self.store.drop_ballast() => act(),
+            done => done,
+        }
     }
 
     /// Everything that needs a snapshot: index, queue, and the disk's own lists of refs and holds.

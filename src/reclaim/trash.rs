@@ -91,7 +91,7 @@ impl Reclaim {
             if matches!(locked, Some(None)) {
                 continue;
             }
-            match self.store.doom(entry) {
+            match self.with_ballast(|| self.store.doom(entry)) {
                 Ok(entry) => doomed.push(entry),
                 Err(e) => self.report_once(entry, &e.to_string()),
             }

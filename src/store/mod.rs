@@ -3,6 +3,7 @@
 //! What lies below is the truth; the [`Index`] in memory is rebuilt from it. Nothing here decides what is due, what to
 //! keep, or what the queue does next.
 
+mod ballast;
 pub mod counters;
 pub mod fs;
 pub mod index;

@@ -58,13 +58,20 @@ fn facts(sight: &dyn Sight) -> Vec<SnapshotFacts> {
     index.present().filter_map(fact).collect()
 }
 
+/// A snapshot whose removal frees less, bytes, is not given up for space: so much are its own directory and manifest.
+const LEAST_FREED: u64 = 64 << 10;
+/// Nor one that frees less than this part of what is wanted: no more than so many snapshots go.
+const MOST_LOST: u64 = 10_000;
+
 /// How full the store's file system is, if it is fuller than the configuration allows.
 pub(super) fn pressure(sight: &dyn Sight, config: &Config) -> Option<Pressure> {
     let fill = config.fill?;
     let space = sight.store().fs.space(sight.store().layout.store()).ok()?;
     let share = |parts: u64| u64::try_from(u128::from(space.size) * u128::from(parts) / 10_000).unwrap_or(u64::MAX);
     let used = space.size.saturating_sub(space.free);
-    (used > share(fill.above)).then(|| Pressure { used, size: space.size, until: share(fill.until), coming: trashed::bytes(sight) })
+    let until = share(fill.until);
+    let least = LEAST_FREED.max(used.saturating_sub(until) / MOST_LOST);
+    (used > share(fill.above)).then(|| Pressure { used, size: space.size, until, coming: trashed::bytes(sight), least })
 }
 
 /// A plan for these policies only, or for all; as of `at`, or of now, and then with an eye on the file system.

@@ -178,7 +178,11 @@ impl Worker {
             max_bytes: trash.max_bytes,
             pace: Some(Pace { rest, stop: Arc::clone(&self.stopping) }),
         };
-        self.reclaim.sweep_by(&rules).map_err(|e| problem_of_reclaim(&e))
+        let swept = self.reclaim.sweep_by(&rules).map_err(|e| problem_of_reclaim(&e));
+        if let Err(e) = self.store.keep_ballast() {
+            tracing::debug!(error = %e, "no ballast: the next sweep tries again");
+        }
+        swept
     }
 
     /// Has the trash looked at soon by whoever does that, or now, if nobody does: a verb need not wait for files to go.

@@ -47,6 +47,12 @@ impl FsError {
         matches!(self.source, Errno::ENOENT | Errno::ENOTDIR)
     }
 
+    /// True if there is no room for it, in blocks or in inodes.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self.source, Errno::ENOSPC | Errno::EDQUOT)
+    }
+
     /// True if the name is taken.
     #[must_use]
     pub fn is_taken(&self) -> bool {
