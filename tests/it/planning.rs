@@ -1,5 +1,6 @@
 //! Plans that people act on: against a configuration that is being edited, exactly as seen, and within caps.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods, reason = "tests")]
 use crate::support::World;
 use crate::support::program::{Program, eventually};
 use std::fs;
