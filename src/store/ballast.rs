@@ -24,11 +24,14 @@ impl Store {
     /// [`FsError`]; there is none then, or a shorter one.
     pub fn keep_ballast(&self) -> Result<(), FsError> {
         let path = self.ballast();
-        if self.fs.stat_if_there(&path)?.is_some() {
-            return Ok(());
-        }
         let space = self.fs.space(self.layout.store())?;
         let size = BALLAST.min(space.size / PART);
+        match self.fs.stat_if_there(&path)? {
+            Some(there) if there.size >= size => return Ok(()),
+            // Somebody was stopped while it was made.
+            Some(_) => self.fs.unlink(&path)?,
+            None => {}
+        }
         if size < LEAST || space.free / ROOM < size {
             return Ok(());
         }

@@ -297,7 +297,10 @@ fn goes_on(scene: &Scene, row: &Row, live: &Live, gate: &Faulty, told: Told) -> 
         assert_eq!(again, Ok(()), "tried again");
         (row.check)(scene, live, Told::Done);
     }
-    assert_eq!(gate.not_durable(), [""; 0].map(Path::new), "acknowledged, and not durable");
+    // The ballast is no record: what becomes of it in a power cut is made good by the next sweep.
+    let mut not_durable = gate.not_durable();
+    not_durable.retain(|path| !path.ends_with("ballast"));
+    assert_eq!(not_durable, [""; 0].map(Path::new), "acknowledged, and not durable");
     scene.still_works(live, "while-1");
     scene.index_agrees(live, true);
     scene.accept(live, &scene.id, &["late"]).unwrap();
