@@ -4,6 +4,7 @@ pub mod bucket;
 pub mod cadence;
 mod plan;
 pub mod retention;
+pub mod simulate;
 pub mod trust;
 
 pub use plan::{Plan, PlanEntry, Reason, Verdict};
