@@ -71,6 +71,18 @@ fn it_needs_no_store_and_shows_a_summary_periods_and_rules() {
 }
 
 #[test]
+fn retention_that_is_not_applied_after_every_slot_is_told() {
+    let world = World::new();
+    let program = program(&world, POLICIES);
+    let line = "simulate --policy gold --every 1m --from 2026-01-01 --span";
+    let text = program.ok(&format!("{line} 80d"));
+    assert!(text.contains("Retention was applied after every 2 slots or sooner; --every-slot applies it after each"), "{text}");
+    assert_eq!(program.json(&format!("{line} 80d"))["simulations"][0]["looked_every"], 2);
+    let (few, all) = (program.json(&format!("{line} 20d")), program.json(&format!("{line} 20d --every-slot")));
+    assert_eq!((&few["simulations"][0]["looked_every"], &few), (&1.into(), &all));
+}
+
+#[test]
 fn json_has_the_documented_fields_and_says_what_the_table_says() {
     let world = World::new();
     let program = program(&world, POLICIES);
