@@ -1,5 +1,9 @@
 //! The command line's words. Nothing here acts.
 
+mod simulate;
+
+pub(super) use simulate::{SimulateArgs, Start};
+
 use crate::ids::{ForkId, HoldName, InstanceId, PolicyName, SnapshotName};
 use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand};
@@ -160,6 +164,11 @@ pub enum Verb {
         #[arg(long, value_name = "HASH")]
         plan: Option<String>,
     },
+    /// How a policy behaves over years of made-up time: how many snapshots it holds, how old, how many bytes
+    #[command(
+        after_help = "Example: snapkeep simulate --policy golden --years 5 --size 10GiB --exclusive 1GiB --forks-per-day 5 --fork-life 3d --svg golden.svg"
+    )]
+    Simulate(SimulateArgs),
     /// Check digests, refs and strays on the disk; changes nothing without --repair
     #[command(
         after_help = "Exit code 1 if a finding is an error (with --strict, also for a warning) and was not mended; a snapshot in quarantine is not mended."

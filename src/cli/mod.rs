@@ -10,6 +10,7 @@ mod out;
 mod plan;
 mod progress;
 mod render;
+mod simulate;
 mod verbs;
 mod words;
 
@@ -63,6 +64,7 @@ fn act(cli: Cli, out: Out) -> Answer<u8> {
         }
         Verb::Check { schema: false } => check(&cli.config, out),
         Verb::Demo { seconds } => demo::demo(seconds),
+        Verb::Simulate(args) => simulate::simulate(&args, &config(&cli.config)?, out, around.clock.now()),
         Verb::Init => init::init(config(&cli.config)?, &around, out),
         Verb::Run => {
             let config = config(&cli.config)?;

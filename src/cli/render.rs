@@ -1,9 +1,11 @@
 //! Views as text: pure functions, `now` is an argument.
 
 mod plan;
+mod simulate;
 mod status;
 
 pub(super) use plan::{diff, plan, pruned};
+pub(super) use simulate::simulations;
 pub(super) use status::status;
 
 use super::words::{age, count, size, span};

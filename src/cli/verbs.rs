@@ -88,7 +88,7 @@ pub(super) fn carry_out(verb: Verb, backend: &dyn Backend, out: Out, now: DateTi
             let clock = backend.clock(action.is_some())?;
             out.show(&clock, || render::clock(&clock));
         }
-        Verb::Init | Verb::Plan(_) | Verb::Run | Verb::Once | Verb::Check { .. } | Verb::Demo { .. } => {}
+        Verb::Init | Verb::Plan(_) | Verb::Run | Verb::Once | Verb::Check { .. } | Verb::Demo { .. } | Verb::Simulate(_) => {}
     }
     Ok(0)
 }

@@ -8,6 +8,7 @@ mod foresight;
 mod plan;
 pub mod retention;
 mod rules;
+pub mod simulate;
 pub mod space;
 pub mod trust;
 

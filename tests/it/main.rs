@@ -23,6 +23,7 @@ mod refs_model;
 mod removal;
 mod repair;
 mod schedule;
+mod simulate;
 mod sizes;
 mod soak;
 mod space;
