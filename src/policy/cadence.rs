@@ -1,21 +1,20 @@
 //! When a snapshot is due: a pure function of schedule, ledger entry and `now`. The ledger entry is the memory of what
 //! was done, so a restart, a suspend, a stepped clock and normal running are one path.
 
+use super::slots::MOST_MISSED;
 use super::{Missed, Retry, Rhythm, Schedule};
-use crate::ids::{InstanceId, PolicyName, SnapshotId};
+use crate::ids::SnapshotId;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-/// Missed slots are counted up to so many.
-const MOST_MISSED: u32 = 1000;
-/// So many slots are looked at to find the shortest.
-const SLOTS_MEASURED: u32 = 32;
 /// A slot that is noticed later than this was missed, as far as `missed = "skip"` goes.
 const ON_TIME: TimeDelta = TimeDelta::seconds(60);
 /// A ledger entry this far ahead of the clock (and beyond the next slot) is from a clock that was set wrong.
 const AHEAD: TimeDelta = TimeDelta::hours(1);
 /// One this far ahead makes the slot before the clock's time due at once.
 const FAR_AHEAD: TimeDelta = TimeDelta::days(1);
+
+pub use super::slots::MissedSlots;
 
 /// What a policy has done with an instance, as it is on the disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,17 +74,6 @@ pub struct Success {
     pub snapshot: SnapshotId,
 }
 
-/// Slots that went by unseen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MissedSlots {
-    /// The first.
-    pub first: DateTime<Utc>,
-    /// The last.
-    pub last: DateTime<Utc>,
-    /// How many, up to 1000.
-    pub count: u32,
-}
-
 /// What to do now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Due {
@@ -102,80 +90,6 @@ pub enum Due {
     },
     /// Slots were missed, and are not to be caught up.
     Missed(MissedSlots),
-}
-
-impl Schedule {
-    /// The first slot after `t`.
-    #[must_use]
-    pub fn slot_after(&self, t: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        match &self.rhythm {
-            Rhythm::Cron(cron) => cron.find_next_occurrence(&t.with_timezone(&self.timezone), false).ok().map(|t| t.with_timezone(&Utc)),
-            Rhythm::Every(interval) => {
-                let every = interval.num_milliseconds().max(1);
-                DateTime::from_timestamp_millis((t.timestamp_millis().div_euclid(every) + 1).checked_mul(every)?)
-            }
-        }
-    }
-
-    /// The last slot at or before `t`.
-    #[must_use]
-    pub fn slot_at_or_before(&self, t: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        match &self.rhythm {
-            Rhythm::Cron(cron) => cron.find_previous_occurrence(&t.with_timezone(&self.timezone), true).ok().map(|t| t.with_timezone(&Utc)),
-            Rhythm::Every(interval) => {
-                let every = interval.num_milliseconds().max(1);
-                DateTime::from_timestamp_millis(t.timestamp_millis().div_euclid(every).checked_mul(every)?)
-            }
-        }
-    }
-
-    /// How much later than its slots a pair runs: constant for the pair, spread over the jitter, never more than half a slot.
-    #[must_use]
-    pub fn offset(&self, policy: &PolicyName, instance: &InstanceId, _now: DateTime<Utc>) -> TimeDelta {
-        if self.jitter <= TimeDelta::zero() {
-            return TimeDelta::zero();
-        }
-        let most = self.jitter.min(self.shortest_slot().unwrap_or(self.jitter) / 2).num_milliseconds().max(0);
-        let digest = blake3::hash(format!("{policy}\0{instance}").as_bytes());
-        let part = digest.as_bytes().iter().take(4).fold(0i64, |sum, byte| sum << 8 | i64::from(*byte));
-        // In 128 bits: jitter of weeks times 32 bits is more than 64 can hold.
-        TimeDelta::milliseconds(i64::try_from((i128::from(part) * i128::from(most)) >> 32).unwrap_or(0))
-    }
-
-    /// The shortest of the schedule's first slots. They are the same whenever one asks: `0 0,1 * * *` has long and short
-    /// ones, and an offset that followed them would run a slot late by the length of another.
-    fn shortest_slot(&self) -> Option<TimeDelta> {
-        if let Rhythm::Every(interval) = self.rhythm {
-            return Some(interval);
-        }
-        let mut slot = self.slot_after(DateTime::UNIX_EPOCH)?;
-        let mut shortest = None;
-        for _ in 0..SLOTS_MEASURED {
-            let Some(next) = self.slot_after(slot).filter(|next| *next > slot) else { break };
-            shortest = Some(shortest.map_or(next - slot, |s: TimeDelta| s.min(next - slot)));
-            slot = next;
-        }
-        shortest
-    }
-
-    /// Slots after `from`, before `to`: the first, and how many up to [`MOST_MISSED`].
-    fn slots_between(&self, from: DateTime<Utc>, to: DateTime<Utc>) -> Option<MissedSlots> {
-        let first = self.slot_after(from).filter(|slot| *slot < to)?;
-        let (mut last, mut count) = (first, 1);
-        while count < MOST_MISSED {
-            match self.slot_after(last).filter(|slot| *slot < to && *slot > last) {
-                Some(slot) => last = slot,
-                None => break,
-            }
-            count += 1;
-        }
-        if count == MOST_MISSED
-            && let Some(before) = self.slot_at_or_before(to - TimeDelta::milliseconds(1))
-        {
-            last = before;
-        }
-        Some(MissedSlots { first, last, count })
-    }
 }
 
 /// What is due for a pair that does not run at this moment. `offset` is [`Schedule::offset`].

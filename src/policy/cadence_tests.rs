@@ -1,6 +1,8 @@
 //! The cadence by cases (change of clocks, missed slots, retries, clocks that step), and by random lives of a worker.
 
 use super::*;
+use crate::ids::{InstanceId, PolicyName};
+use crate::policy::Times;
 use chrono::TimeZone as _;
 use chrono_tz::Tz;
 use croner::parser::{CronParser, Seconds, Year};
@@ -24,12 +26,12 @@ fn secs(n: i64) -> TimeDelta {
 }
 
 fn schedule(rhythm: Rhythm, timezone: Tz) -> Schedule {
-    Schedule { rhythm, timezone, jitter: TimeDelta::zero(), missed: Missed::Run }
+    Schedule::new(rhythm, timezone)
 }
 
 fn cron(text: &str, timezone: Tz) -> Schedule {
     let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Optional).dom_and_dow(false).build();
-    schedule(Rhythm::Cron(Box::new(parser.parse(text).unwrap())), timezone)
+    schedule(Rhythm::Cron([Times::new(parser.parse(text).unwrap())].into()), timezone)
 }
 
 fn every(n: i64) -> Schedule {
