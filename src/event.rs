@@ -296,6 +296,15 @@ events! {
         startup_ms: u64 = "from open to ready, milliseconds",
         at: DateTime<Utc> = "when",
     }
+    ClockStepped = "clock.stepped", Warn, "The wall clock was set: it moved by more than the time that passed. Slots go on by the new time; none is taken twice.", id[at] {
+        from: DateTime<Utc> = "what it showed at the last look, a second or two before",
+        by_ms: i64 = "how far it moved beyond the time that passed, milliseconds; negative if back",
+        at: DateTime<Utc> = "what it shows now",
+    }
+    WorkerSuspended = "worker.suspended", Warn, "The worker did not look at its schedules for longer than a minute: the machine was suspended, or the process stopped.", id[at] {
+        for_ms: u64 = "for how long, by the boot clock, milliseconds",
+        at: DateTime<Utc> = "when it looked again",
+    }
     WorkerHeartbeat = "worker.heartbeat", Info, "The worker's loop goes round (once a minute).", id[at] {
         pending: u64 = "fork requests that wait or run",
         failing: u64 = "policy-instance pairs whose last attempt failed",

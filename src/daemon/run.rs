@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_cron_scheduler::{Job as CronJob, JobScheduler};
 
@@ -23,6 +23,8 @@ const FINISH: Duration = Duration::from_secs(20);
 const ROLL_BACK: Duration = Duration::from_secs(20);
 /// How often the heartbeat is logged.
 const HEARTBEAT: Duration = Duration::from_secs(60);
+/// How often the planner looks at least; the metronome wakes it every second.
+const BEAT: Duration = Duration::from_secs(2);
 /// How often the trash is looked at.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -44,7 +46,6 @@ pub fn run(config: Config, around: &Surroundings) -> Answer<()> {
         tick: Arc::new(Notify::new()),
         prune: Arc::new(Notify::new()),
         sweep: Arc::new(Notify::new()),
-        slots: Arc::new(Semaphore::new(worker.config().threads)),
         path,
     });
     let sweep = Arc::clone(&daemon.sweep);
@@ -67,8 +68,6 @@ struct Daemon {
     prune: Arc<Notify>,
     /// Something may have to be unlinked.
     sweep: Arc<Notify>,
-    /// How many snapshots are taken at once.
-    slots: Arc<Semaphore>,
     path: PathBuf,
 }
 
@@ -153,27 +152,29 @@ impl Daemon {
         }
     }
 
-    /// Takes what is due, each slot on its own: a slow one holds up no other.
+    /// Takes what is due and whose turn it is, each slot on its own: a slow one holds up no other.
     async fn schedule(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
         let mut running = JoinSet::new();
         loop {
             tokio::select! {
                 _ = stopped.wait_for(|stop| *stop) => break,
                 () = self.tick.notified() => {}
-                // A metronome that has stopped must not stop the schedule.
-                () = tokio::time::sleep(Duration::from_secs(30)) => {}
+                // A metronome that has stopped must not stop the schedule: it goes by the wall clock, and waits for hours
+                // when that is set back.
+                () = tokio::time::sleep(BEAT) => {}
             }
             let worker = Arc::clone(&self.worker);
-            let jobs = tokio::task::spawn_blocking(move || worker.due_jobs()).await.unwrap_or_default();
+            let jobs = tokio::task::spawn_blocking(move || worker.beat()).await.unwrap_or_default();
             for job in jobs {
                 let daemon = Arc::clone(&self);
                 running.spawn(async move {
-                    let Ok(_slot) = daemon.slots.acquire().await else { return };
                     let worker = Arc::clone(&daemon.worker);
                     let taken = tokio::task::spawn_blocking(move || worker.run_or_leave(&job)).await;
                     if matches!(taken, Ok(true)) {
                         daemon.prune.notify_one();
                     }
+                    // Somebody else may have waited for this one to end.
+                    daemon.tick.notify_one();
                 });
             }
             while running.try_join_next().is_some() {}

@@ -2,7 +2,7 @@
 //! was done, so a restart, a suspend, a stepped clock and normal running are one path.
 
 use super::slots::MOST_MISSED;
-use super::{Missed, Retry, Rhythm, Schedule};
+use super::{Missed, OnEnable, Retry, Rhythm, Schedule};
 use crate::ids::SnapshotId;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -43,6 +43,9 @@ pub struct LedgerEntry {
     pub failures: u32,
     /// Since when the instance is gone.
     pub gone_since: Option<DateTime<Utc>>,
+    /// How much later than its slot (and jitter) the last run began, milliseconds; entries of old have it not.
+    #[serde(default)]
+    pub late_ms: Option<u64>,
 }
 
 /// A slot that was begun.
@@ -95,6 +98,20 @@ pub enum Due {
 /// What is due for a pair that does not run at this moment. `offset` is [`Schedule::offset`].
 #[must_use]
 pub fn due(schedule: &Schedule, offset: TimeDelta, entry: &LedgerEntry, now: DateTime<Utc>) -> Due {
+    due_for(schedule, offset, entry, now, None)
+}
+
+/// The same for a pair that was due before and waits for its turn: the slot that was `seen` is not missed for that.
+#[must_use]
+pub fn due_for(schedule: &Schedule, offset: TimeDelta, entry: &LedgerEntry, now: DateTime<Utc>, seen: Option<DateTime<Utc>>) -> Due {
+    match due_at_any_hour(schedule, offset, entry, now, seen) {
+        // Outside the window nothing begins: neither what is caught up nor what is tried again.
+        Due::Run { .. } if !schedule.is_open(now) => Due::NotYet(schedule.opens(now)),
+        due => due,
+    }
+}
+
+fn due_at_any_hour(schedule: &Schedule, offset: TimeDelta, entry: &LedgerEntry, now: DateTime<Utc>, seen: Option<DateTime<Utc>>) -> Due {
     // With the offset taken off, slots are as the schedule has them.
     let time = now - offset;
     let next = || schedule.slot_after(time).map(|slot| slot + offset);
@@ -103,8 +120,11 @@ pub fn due(schedule: &Schedule, offset: TimeDelta, entry: &LedgerEntry, now: Dat
         return due_again(entry, next(), now);
     };
     let missed = schedule.slots_between(handled, slot);
-    let is_current = time - slot <= ON_TIME || matches!(schedule.rhythm, Rhythm::Every(every) if time - slot < every && every <= ON_TIME);
-    if is_current || schedule.missed == Missed::Run {
+    let is_current = time - slot <= ON_TIME
+        || seen == Some(slot)
+        || matches!(schedule.rhythm, Rhythm::Every(every) if time - slot < every && every <= ON_TIME);
+    let is_caught_up = schedule.missed == Missed::Run && schedule.missed_within.is_none_or(|within| time - slot <= within);
+    if is_current || is_caught_up {
         return Due::Run { slot, attempt: 1, missed };
     }
     let first = missed.map_or(slot, |m| m.first);
@@ -151,7 +171,29 @@ impl LedgerEntry {
             last_error: None,
             failures: 0,
             gone_since: None,
+            late_ms: None,
         }
+    }
+
+    /// The entry of a pair that is known from now on, by the schedule's `on_enable`: with a snapshot at once, it is as if
+    /// one was to be tried again now.
+    #[must_use]
+    pub fn enabled(schedule: &Schedule, now: DateTime<Utc>) -> Self {
+        let entry = Self::new(now);
+        match schedule.on_enable {
+            OnEnable::Wait => entry,
+            OnEnable::Run => {
+                // Slots are whole seconds.
+                let slot = DateTime::from_timestamp(now.timestamp(), 0).unwrap_or(now);
+                Self { retry_slot: Some(slot), retry_at: Some(slot), ..entry }
+            }
+        }
+    }
+
+    /// How late the slot that is begun is; `offset` is the pair's.
+    #[must_use]
+    pub fn late(&self, slot: DateTime<Utc>, offset: TimeDelta, now: DateTime<Utc>) -> Self {
+        Self { late_ms: Some(u64::try_from((now - offset - slot).num_milliseconds()).unwrap_or(0)), ..self.clone() }
     }
 
     /// A slot is begun.

@@ -728,3 +728,6 @@ proptest! {
         prop_assert_eq!(schedule.slot_at_or_before(next), Some(next));
     }
 }
+
+#[path = "cadence_limits_tests.rs"]
+mod limits;

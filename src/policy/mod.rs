@@ -2,11 +2,13 @@
 
 pub mod bucket;
 pub mod cadence;
+pub mod lapse;
 mod plan;
 pub mod retention;
 mod slots;
 mod times;
 pub mod trust;
+pub mod turns;
 mod window;
 mod zone;
 

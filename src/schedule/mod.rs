@@ -12,10 +12,11 @@ pub use ledger::{Ledger, LedgerError};
 use crate::event::Event;
 use crate::ids::{InstanceId, PolicyName};
 use crate::policy::Policy;
-use crate::policy::cadence::{Due, LedgerEntry, MissedSlots, due};
+use crate::policy::cadence::{Due, LedgerEntry, MissedSlots, due_for};
+use crate::policy::turns::{Bounds, Waiting, turns};
 use crate::store::Store;
 use chrono::{DateTime, Utc};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A policy and an instance.
@@ -32,10 +33,38 @@ pub struct Schedules {
 /// What is in memory only.
 #[derive(Debug, Default)]
 struct Live {
-    running: HashSet<Pair>,
-    /// Nothing is due for a pair before this time.
-    quiet_until: HashMap<Pair, DateTime<Utc>>,
+    running: BTreeMap<PolicyName, BTreeSet<InstanceId>>,
+    /// The slots that are due and wait for their turn.
+    waiting: HashMap<Pair, DateTime<Utc>>,
+    /// Pairs whose ledger could not be written are left alone until then.
+    troubled: HashMap<Pair, DateTime<Utc>>,
     last_tick: Option<DateTime<Utc>>,
+}
+
+impl Live {
+    fn runs(&self, policy: &PolicyName, instance: &InstanceId) -> bool {
+        self.running.get(policy).is_some_and(|all| all.contains(instance))
+    }
+
+    fn is_troubled(&self, pair: &Pair, now: DateTime<Utc>) -> bool {
+        self.troubled.get(pair).is_some_and(|until| now < *until)
+    }
+}
+
+/// Which of the pairs that are due may begin.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn<'t> {
+    /// Snapshots at once, of all policies.
+    pub max_running: usize,
+    /// These pairs only; `None`: any.
+    pub only: Option<&'t BTreeSet<Pair>>,
+}
+
+/// A slot that is due, and who waits for it.
+struct DueSlot {
+    job: Job,
+    missed: Option<MissedSlots>,
+    waiting: Waiting,
 }
 
 impl Schedules {
@@ -69,12 +98,25 @@ impl Schedules {
     /// Whether a pair's slot is being taken at this moment.
     #[must_use]
     pub fn is_running(&self, pair: &Pair) -> bool {
-        self.live().running.contains(pair)
+        self.live().runs(&pair.0, &pair.1)
     }
 
     /// Forgets what was computed ahead, after the policies have changed.
     pub fn reconsider(&self) {
-        self.live().quiet_until.clear();
+        self.ledger.reconsider();
+        self.live().troubled.clear();
+    }
+
+    /// Whether a pair's slot is due and waits for its turn.
+    #[must_use]
+    pub fn is_waiting(&self, pair: &Pair) -> bool {
+        self.live().waiting.contains_key(pair)
+    }
+
+    /// The pairs whose slot is due and waits for its turn.
+    #[must_use]
+    pub fn waiting(&self) -> BTreeSet<Pair> {
+        self.live().waiting.keys().cloned().collect()
     }
 
     /// Since when each pair's instance is gone.
@@ -83,86 +125,125 @@ impl Schedules {
         self.ledger.all().into_iter().filter_map(|(pair, entry)| Some((pair, entry.gone_since?))).collect()
     }
 
-    /// The jobs that are due now, each marked as running until [`Schedules::run`] ends it. `instances` are those of the
-    /// proven root (with whether each is a fork); `None` if it is not proven: then nothing is known to be gone.
-    /// Errors of single pairs are reported, and stop no other.
-    pub fn tick(&self, policies: &[Policy], instances: Option<&[(InstanceId, bool)]>, now: DateTime<Utc>) -> Vec<Job> {
-        {
-            let mut live = self.live();
-            if live.last_tick.is_some_and(|last| last > now) {
-                live.quiet_until.clear();
-            }
-            live.last_tick = Some(now);
+    /// The jobs whose turn it is now, each marked as running until [`Schedules::run`] ends it; what else is due waits, and
+    /// has not begun. `instances` are those of the proven root (with whether each is a fork); `None` if it is not proven:
+    /// then nothing is known to be gone. Errors of single pairs are reported, and stop no other.
+    pub fn tick(&self, policies: &[Policy], instances: Option<&[(InstanceId, bool)]>, turn: Turn<'_>, now: DateTime<Utc>) -> Vec<Job> {
+        let stepped_back = self.live().last_tick.replace(now).is_some_and(|last| last > now);
+        if stepped_back {
+            self.ledger.reconsider();
         }
-        let mut jobs = Vec::new();
+        let mut due = Vec::new();
+        let mut bounds = Bounds { host: turn.max_running, ..Bounds::default() };
         for policy in policies {
-            let matching: Vec<&InstanceId> = instances
-                .unwrap_or_default()
-                .iter()
-                .filter(|(instance, is_fork)| policy.select.matches(instance, *is_fork))
-                .map(|(instance, _)| instance)
-                .collect();
-            if instances.is_some() {
-                self.note_gone(policy, &matching, now);
+            if let Some(most) = policy.schedule.as_ref().and_then(|schedule| schedule.max_running) {
+                bounds.of_policy.insert(policy.name.clone(), most);
             }
-            for instance in matching {
-                let pair = (policy.name.clone(), instance.clone());
-                match self.look_at(policy, &pair, now) {
-                    Ok(job) => jobs.extend(job),
-                    Err(e) => self.report_ledger_error(&pair, &e, now),
-                }
+            let matching = instances.unwrap_or_default().iter().filter(|(instance, is_fork)| policy.select.matches(instance, *is_fork));
+            let mut matching: Vec<&InstanceId> = matching.map(|(instance, _)| instance).collect();
+            if !matching.is_sorted() {
+                matching.sort();
             }
+            self.note_presence(policy, &matching, instances.is_some(), now);
+            due.extend(self.look_at(policy, &matching, now));
         }
-        // Fair among policies and instances: whose slot is oldest goes first.
-        jobs.sort_by_key(|job| job.slot);
+        self.begin(due, turn, &bounds)
+    }
+
+    /// Whose turn it is of all that is due. What was missed is reported with the slot that makes up for it.
+    fn begin(&self, mut due: Vec<DueSlot>, turn: Turn<'_>, bounds: &Bounds) -> Vec<Job> {
+        let pair_of = |slot: &DueSlot| (slot.waiting.policy.clone(), slot.waiting.instance.clone());
+        due.retain(|slot| turn.only.is_none_or(|only| only.contains(&pair_of(slot))));
+        let waiting: Vec<Waiting> = due.iter().map(|slot| slot.waiting.clone()).collect();
+        let mut live = self.live();
+        let running = live.running.iter().map(|(policy, all)| (policy.clone(), all.len())).collect();
+        let begun = turns(&waiting, &running, bounds);
+        live.waiting = due.iter().map(|slot| (pair_of(slot), slot.job.slot)).collect();
+        let mut slots: Vec<Option<DueSlot>> = due.into_iter().map(Some).collect();
+        let (mut jobs, mut missed) = (Vec::with_capacity(begun.len()), Vec::new());
+        for slot in begun.into_iter().filter_map(|place| slots.get_mut(place)?.take()) {
+            let pair = pair_of(&slot);
+            live.waiting.remove(&pair);
+            live.running.entry(pair.0.clone()).or_default().insert(pair.1.clone());
+            missed.extend(slot.missed.map(|slots| (pair, slots)));
+            jobs.push(slot.job);
+        }
+        drop(live);
+        missed.iter().for_each(|(pair, slots)| self.report_missed(pair, *slots));
         jobs
     }
 
-    fn look_at(&self, policy: &Policy, pair: &Pair, now: DateTime<Utc>) -> Result<Option<Job>, LedgerError> {
-        let Some(schedule) = &policy.schedule else {
-            self.ledger.get_or_begin(pair, now)?;
-            return Ok(None);
-        };
-        {
-            let live = self.live();
-            if live.running.contains(pair) || live.quiet_until.get(pair).is_some_and(|until| now < *until) {
-                return Ok(None);
-            }
-        }
-        let entry = self.ledger.get_or_begin(pair, now)?;
-        let offset = schedule.offset(&pair.0, &pair.1, now);
-        match due(schedule, offset, &entry, now) {
-            Due::NotYet(until) => {
-                let until = until.unwrap_or(DateTime::<Utc>::MAX_UTC);
-                self.live().quiet_until.insert(pair.clone(), until);
-                Ok(None)
-            }
-            Due::Missed(slots) => {
-                self.ledger.set(pair, entry.missed(slots))?;
-                self.report_missed(pair, slots);
-                Ok(None)
-            }
-            Due::Run { slot, attempt, missed } => {
-                if let Some(slots) = missed {
-                    self.report_missed(pair, slots);
+    /// Writes down which instances of a policy are new, gone, and there again. `matching` is in order.
+    fn note_presence(&self, policy: &Policy, matching: &[&InstanceId], is_proven: bool, now: DateTime<Utc>) {
+        let mut news: Vec<(Pair, LedgerEntry)> = Vec::new();
+        let live = self.live();
+        self.ledger.with_policy(&policy.name, |known| {
+            let mut rest = matching.iter().copied().peekable();
+            let pair = |instance: &InstanceId| (policy.name.clone(), instance.clone());
+            for (instance, known) in known.iter() {
+                while let Some(new) = rest.next_if(|next| *next < instance) {
+                    news.push((pair(new), self.first_entry(policy, now)));
                 }
-                self.live().running.insert(pair.clone());
-                Ok(Some(Job { policy: policy.clone(), instance: pair.1.clone(), slot, attempt }))
+                let is_there = rest.next_if(|next| *next == instance).is_some();
+                // One that runs is left alone: its outcome must not be overwritten.
+                if is_proven && is_there == known.entry.gone_since.is_some() && !live.runs(&policy.name, instance) {
+                    news.push((pair(instance), known.entry.seen(is_there, now)));
+                }
+            }
+            news.extend(rest.map(|new| (pair(new), self.first_entry(policy, now))));
+        });
+        news.retain(|(pair, _)| !live.is_troubled(pair, now));
+        drop(live);
+        for (pair, entry) in news {
+            if let Err(e) = self.ledger.set(&pair, entry) {
+                self.report_ledger_error(&pair, &e, now);
             }
         }
     }
 
-    /// Notes which instances of a policy are gone, and which are there again.
-    fn note_gone(&self, policy: &Policy, matching: &[&InstanceId], now: DateTime<Utc>) {
-        let there: HashSet<&InstanceId> = matching.iter().copied().collect();
-        for (pair, entry) in self.ledger.of_policy(&policy.name) {
-            let is_there = there.contains(&pair.1);
-            if is_there == entry.gone_since.is_some()
-                && let Err(e) = self.ledger.set(&pair, entry.seen(is_there, now))
-            {
-                self.report_ledger_error(&pair, &e, now);
+    /// What is due of a policy's instances; what was missed for good is written down. `matching` is in order.
+    fn look_at(&self, policy: &Policy, matching: &[&InstanceId], now: DateTime<Utc>) -> Vec<DueSlot> {
+        let Some(schedule) = &policy.schedule else { return Vec::new() };
+        let (mut due, mut gone_by) = (Vec::new(), Vec::new());
+        let live = self.live();
+        let mut shared = None;
+        self.ledger.with_policy(&policy.name, |known| {
+            let mut there = matching.iter().copied().peekable();
+            for (instance, known) in known.iter_mut() {
+                while there.next_if(|next| *next < instance).is_some() {}
+                if there.next_if(|next| *next == instance).is_none() || known.quiet_until.is_some_and(|until| now < until) {
+                    continue;
+                }
+                let pair = (policy.name.clone(), instance.clone());
+                if live.runs(&pair.0, instance) || live.is_troubled(&pair, now) {
+                    continue;
+                }
+                let offset = schedule.offset(&policy.name, instance, now);
+                match due_for(schedule, offset, &known.entry, now, live.waiting.get(&pair).copied()) {
+                    Due::NotYet(until) => known.quiet_until = Some(until.unwrap_or(DateTime::<Utc>::MAX_UTC)),
+                    Due::Missed(slots) => gone_by.push((pair, known.entry.missed(slots), slots)),
+                    Due::Run { slot, attempt, missed } => {
+                        let retried = known.entry.retry_at.filter(|_| known.entry.retry_slot == Some(slot));
+                        let due_since = retried.unwrap_or_else(|| missed.map_or(slot, |missed| missed.first) + offset);
+                        let policy = Arc::clone(shared.get_or_insert_with(|| Arc::new(policy.clone())));
+                        let waiting = Waiting { policy: pair.0, instance: pair.1, due_since, served: known.entry.last_slot };
+                        due.push(DueSlot { job: Job { policy, instance: instance.clone(), slot, attempt, offset }, missed, waiting });
+                    }
+                }
+            }
+        });
+        drop(live);
+        for (pair, entry, slots) in gone_by {
+            match self.ledger.set(&pair, entry) {
+                Ok(()) => self.report_missed(&pair, slots),
+                Err(e) => self.report_ledger_error(&pair, &e, now),
             }
         }
+        due
+    }
+
+    fn first_entry(&self, policy: &Policy, now: DateTime<Utc>) -> LedgerEntry {
+        policy.schedule.as_ref().map_or_else(|| LedgerEntry::new(now), |schedule| LedgerEntry::enabled(schedule, now))
     }
 
     fn report_missed(&self, (policy, instance): &Pair, slots: MissedSlots) {
@@ -177,7 +258,7 @@ impl Schedules {
 
     /// A slot whose ledger cannot be written is not begun: it failed. Reported, and not again before a minute has passed.
     fn report_ledger_error(&self, pair: &Pair, error: &LedgerError, now: DateTime<Utc>) {
-        self.live().quiet_until.insert(pair.clone(), now + chrono::TimeDelta::minutes(1));
+        self.live().troubled.insert(pair.clone(), now + chrono::TimeDelta::minutes(1));
         self.store.events.emit(Event::SnapshotFailed {
             instance: pair.1.clone(),
             policy: Some(pair.0.clone()),
