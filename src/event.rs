@@ -120,7 +120,7 @@ events! {
         error: String = "what went wrong",
         at: DateTime<Utc> = "when",
     }
-    SlotMissed = "slot.missed", Warn, "Slots went by while nobody looked; at most the newest of them is caught up.", id[policy, instance, last] {
+    SlotMissed = "slot.missed", Warn, "Slots went by: nobody looked, or others had their turn. At most the newest of them is caught up.", id[policy, instance, last] {
         instance: InstanceId = "the instance",
         policy: PolicyName = "the policy",
         first: DateTime<Utc> = "the first of them",

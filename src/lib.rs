@@ -17,7 +17,7 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`ids`], [`clock`], [`event`] | identifiers; the only reading of clocks; every fact that is reported |
-//! | [`policy`] | pure decisions: `cadence` (which slot is due), `retention` (what to keep), `bucket` (the calendar) |
+//! | [`policy`] | pure decisions: slots by the calendar, `cadence` (which is due), `turns` (whose turn it is), `retention` (what to keep), `bucket` (the calendar) |
 //! | [`config`] | TOML in, a checked configuration or all problems at once out |
 //! | [`store`] | the only system calls on store and instances root (`store::fs`); index, records, journal, trash |
 //! | [`driver`] | bringing an instance to rest around a copy; whether it runs |

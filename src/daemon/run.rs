@@ -4,6 +4,7 @@ use super::{reload, threads};
 use crate::api;
 use crate::config::Config;
 use crate::event::Event;
+use crate::schedule::Job;
 use crate::snapshot::copy::NoProgress;
 use crate::worker::backend::{Answer, Backend};
 use crate::worker::problem::{Problem, ProblemKind};
@@ -44,6 +45,7 @@ pub fn run(config: Config, around: &Surroundings) -> Answer<()> {
     let daemon = Arc::new(Daemon {
         worker: Arc::clone(&worker),
         tick: Arc::new(Notify::new()),
+        turn: Arc::new(Notify::new()),
         prune: Arc::new(Notify::new()),
         sweep: Arc::new(Notify::new()),
         path,
@@ -64,6 +66,8 @@ struct Daemon {
     worker: Arc<Worker>,
     /// Something may be due.
     tick: Arc<Notify>,
+    /// Somebody's turn may have come.
+    turn: Arc<Notify>,
     /// Something may have to go.
     prune: Arc<Notify>,
     /// Something may have to be unlinked.
@@ -155,31 +159,41 @@ impl Daemon {
     /// Takes what is due and whose turn it is, each slot on its own: a slow one holds up no other.
     async fn schedule(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
         let mut running = JoinSet::new();
+        let mut looked = tokio::time::Instant::now();
         loop {
-            tokio::select! {
+            let look = tokio::select! {
                 _ = stopped.wait_for(|stop| *stop) => break,
-                () = self.tick.notified() => {}
+                () = self.tick.notified() => true,
+                () = self.turn.notified() => false,
                 // A metronome that has stopped must not stop the schedule: it goes by the wall clock, and waits for hours
                 // when that is set back.
-                () = tokio::time::sleep(BEAT) => {}
+                () = tokio::time::sleep_until(looked + BEAT) => true,
+            };
+            if look {
+                looked = tokio::time::Instant::now();
             }
             let worker = Arc::clone(&self.worker);
-            let jobs = tokio::task::spawn_blocking(move || worker.beat()).await.unwrap_or_default();
-            for job in jobs {
-                let daemon = Arc::clone(&self);
-                running.spawn(async move {
-                    let worker = Arc::clone(&daemon.worker);
-                    let taken = tokio::task::spawn_blocking(move || worker.run_or_leave(&job)).await;
-                    if matches!(taken, Ok(true)) {
-                        daemon.prune.notify_one();
-                    }
-                    // Somebody else may have waited for this one to end.
-                    daemon.tick.notify_one();
-                });
-            }
+            let jobs = tokio::task::spawn_blocking(move || if look { worker.beat() } else { worker.next_turns() }).await;
+            let jobs = jobs.unwrap_or_default();
+            self.spawn(jobs, &mut running);
             while running.try_join_next().is_some() {}
         }
         while running.join_next().await.is_some() {}
+    }
+
+    fn spawn(self: &Arc<Self>, jobs: Vec<Job>, running: &mut JoinSet<()>) {
+        for job in jobs {
+            let daemon = Arc::clone(self);
+            running.spawn(async move {
+                let worker = Arc::clone(&daemon.worker);
+                let taken = tokio::task::spawn_blocking(move || worker.run_or_leave(&job)).await;
+                if matches!(taken, Ok(true)) {
+                    daemon.prune.notify_one();
+                }
+                // Somebody else may have waited for this one to end.
+                daemon.turn.notify_one();
+            });
+        }
     }
 
     /// Prunes every so often, after each snapshot, and when a fork has gone; empties the trash.

@@ -34,6 +34,14 @@ fn cron(text: &str, timezone: Tz) -> Schedule {
     schedule(Rhythm::Cron([Times::new(parser.parse(text).unwrap())].into()), timezone)
 }
 
+fn cron_list(texts: &[&str], timezone: Tz) -> Schedule {
+    let all = texts.iter().flat_map(|text| match cron(text, timezone).rhythm {
+        Rhythm::Cron(all) => all.to_vec(),
+        Rhythm::Every(_) => Vec::new(),
+    });
+    schedule(Rhythm::Cron(all.collect()), timezone)
+}
+
 fn every(n: i64) -> Schedule {
     schedule(Rhythm::Every(secs(n)), Tz::UTC)
 }
@@ -661,6 +669,7 @@ fn a_schedule() -> impl Strategy<Value = Schedule> {
         cron("*/10 * * * *", Tz::UTC),
         cron("0,7,30 * * * *", Tz::Europe__Vienna),
         cron("30 1,2 * * *", Tz::America__New_York),
+        cron_list(&["0 * * * *", "20,30 2 * * *"], Tz::Europe__Vienna),
     ]);
     (rhythms, any::<bool>()).prop_map(|(schedule, skip)| if skip { skipping(schedule) } else { schedule })
 }

@@ -379,3 +379,25 @@ proptest! {
         prop_assert_eq!(schedule.slot_at_or_before(midnight) == Some(midnight), want, "{} {}", text, date);
     }
 }
+
+proptest! {
+    // Measuring a schedule takes a while.
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    #[test]
+    fn jitter_pushes_no_slot_out_of_its_window_or_past_half_the_way_to_the_next(
+        picks in prop::collection::vec(0..EXPRESSIONS.len(), 1..4),
+        zone in prop::sample::select(ZONES.map(|z| z.0).to_vec()),
+        t in 1_767_300_000i64..1_798_000_000,
+        (from, length, n) in (0..24u32, 1..24u32, 0..1000u32),
+    ) {
+        let texts: Vec<&str> = picks.iter().map(|n| EXPRESSIONS[*n]).collect();
+        let window = Window::parse([format!("{from:02}:00-{:02}:00", (from + length) % 24).as_str()]).unwrap();
+        let schedule = Schedule { window, jitter: TimeDelta::days(400), ..cron(&texts, zone) };
+        let offset = schedule.offset(&PolicyName::parse("p").unwrap(), &InstanceId::parse(&format!("vm-{n}")).unwrap(), DateTime::UNIX_EPOCH);
+        let first = schedule.slot_after(DateTime::from_timestamp(t, 0).unwrap());
+        for slot in std::iter::successors(first, |slot| schedule.slot_after(*slot)).take(50).filter(|slot| slot.timestamp() < 1_798_761_600) {
+            prop_assert!(schedule.is_open(slot + offset), "{slot} + {offset}");
+            prop_assert!(schedule.slot_after(slot).is_none_or(|next| offset * 2 <= next - slot), "{slot} + {offset}");
+        }
+    }
+}

@@ -35,12 +35,6 @@ impl Times {
         Self { cron, by_hour }
     }
 
-    /// The expression as it was written, in capitals.
-    #[must_use]
-    pub fn text(&self) -> &str {
-        self.cron.pattern.as_str()
-    }
-
     /// Whether it follows the time that passes through a change of clocks, rather than times of day.
     #[must_use]
     pub fn is_by_hour(&self) -> bool {

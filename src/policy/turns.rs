@@ -5,17 +5,15 @@
 //! served at most once before that one's turn comes, and nobody starves, however short the slots of the others are. A pair
 //! whose policy runs all that it may is passed over and holds up nobody.
 
-use crate::ids::{InstanceId, PolicyName};
+use crate::ids::PolicyName;
 use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
 
 /// A pair that is due and does not run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiting {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waiting<'w> {
     /// Its policy.
-    pub policy: PolicyName,
-    /// Its instance.
-    pub instance: InstanceId,
+    pub policy: &'w PolicyName,
     /// The first slot that it has not been served for.
     pub due_since: DateTime<Utc>,
     /// The last slot that it has been served for.
@@ -31,25 +29,26 @@ pub struct Bounds {
     pub of_policy: BTreeMap<PolicyName, usize>,
 }
 
-/// The places (in `waiting`) of those that begin now, in their order. `running` is how many of each policy run already.
-#[must_use]
-pub fn turns(waiting: &[Waiting], running: &BTreeMap<PolicyName, usize>, bounds: &Bounds) -> Vec<usize> {
-    let mut free = bounds.host.saturating_sub(running.values().sum());
-    if free == 0 {
-        return Vec::new();
+impl Waiting<'_> {
+    /// Where it stands: the smaller first; who is equal, in any order that stays.
+    #[must_use]
+    pub fn place(&self) -> (DateTime<Utc>, Option<DateTime<Utc>>) {
+        (self.due_since, self.served)
     }
-    let mut order: Vec<(usize, &Waiting)> = waiting.iter().enumerate().collect();
-    order.sort_by(|(_, a), (_, b)| {
-        (a.due_since, a.served).cmp(&(b.due_since, b.served)).then_with(|| (&a.policy, &a.instance).cmp(&(&b.policy, &b.instance)))
-    });
+}
+
+/// The places (in the line of who waits, in their order) of those that begin now. `running` is how many of each policy run already.
+#[must_use]
+pub fn turns<'w>(line: impl IntoIterator<Item = Waiting<'w>>, running: &BTreeMap<PolicyName, usize>, bounds: &Bounds) -> Vec<usize> {
+    let mut free = bounds.host.saturating_sub(running.values().sum());
     let mut room: BTreeMap<&PolicyName, usize> =
         bounds.of_policy.iter().map(|(policy, most)| (policy, most.saturating_sub(running.get(policy).copied().unwrap_or(0)))).collect();
     let mut begin = Vec::new();
-    for (place, pair) in order {
+    for (place, pair) in line.into_iter().enumerate() {
         if free == 0 {
             break;
         }
-        match room.get_mut(&pair.policy) {
+        match room.get_mut(pair.policy) {
             Some(0) => continue,
             Some(room) => *room -= 1,
             None => {}
@@ -74,14 +73,25 @@ mod tests {
         PolicyName::parse(&format!("p{n}")).unwrap()
     }
 
-    fn pair(n: usize, i: usize, due_since: i64, served: Option<i64>) -> Waiting {
-        let instance = InstanceId::parse(&format!("vm-{i}")).unwrap();
-        Waiting { policy: policy(n), instance, due_since: at(due_since), served: served.map(at) }
+    /// A policy, since when it is due, when it was served.
+    type Pair = (PolicyName, i64, Option<i64>);
+
+    fn pair(n: usize, due_since: i64, served: Option<i64>) -> Pair {
+        (policy(n), due_since, served)
+    }
+
+    /// In a line, and whose turn it is.
+    fn turns(pairs: &[Pair], running: &BTreeMap<PolicyName, usize>, bounds: &Bounds) -> Vec<usize> {
+        let waiting: Vec<Waiting<'_>> =
+            pairs.iter().map(|(policy, due_since, served)| Waiting { policy, due_since: at(*due_since), served: served.map(at) }).collect();
+        let mut line: Vec<usize> = (0..waiting.len()).collect();
+        line.sort_by_key(|n| waiting[*n].place());
+        super::turns(line.iter().map(|n| waiting[*n]), running, bounds).into_iter().map(|place| line[place]).collect()
     }
 
     #[test]
     fn the_oldest_slot_goes_first_then_who_was_served_longest_ago() {
-        let waiting = [pair(0, 0, 30, None), pair(0, 1, 20, Some(10)), pair(0, 2, 20, Some(5)), pair(0, 3, 20, None)];
+        let waiting = [pair(0, 30, None), pair(0, 20, Some(10)), pair(0, 20, Some(5)), pair(0, 20, None)];
         let bounds = |host| Bounds { host, ..Bounds::default() };
         assert_eq!(turns(&waiting, &BTreeMap::new(), &bounds(9)), [3, 2, 1, 0]);
         assert_eq!(turns(&waiting, &BTreeMap::from([(policy(7), 1)]), &bounds(3)), [3, 2]);
@@ -90,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_policy_that_runs_all_it_may_holds_up_no_other() {
-        let waiting = [pair(0, 0, 1, None), pair(0, 1, 2, None), pair(1, 2, 3, None)];
+        let waiting = [pair(0, 1, None), pair(0, 2, None), pair(1, 3, None)];
         let bounds = Bounds { host: 2, of_policy: BTreeMap::from([(policy(0), 1)]) };
         assert_eq!(turns(&waiting, &BTreeMap::new(), &bounds), [0, 2]);
         assert_eq!(turns(&waiting, &BTreeMap::from([(policy(0), 1)]), &bounds), [2]);
@@ -145,7 +155,7 @@ mod tests {
                 let mut running = BTreeMap::new();
                 lives.iter().filter(|l| l.busy_until.is_some()).for_each(|l| *running.entry(policy(l.policy)).or_insert(0) += 1);
                 let who: Vec<usize> = (0..lives.len()).filter(|n| lives[*n].due_since(now).is_some()).collect();
-                let waiting: Vec<Waiting> = who.iter().map(|n| pair(lives[*n].policy, *n, lives[*n].due_since(now).unwrap(), lives[*n].served)).collect();
+                let waiting: Vec<Pair> = who.iter().map(|n| pair(lives[*n].policy, lives[*n].due_since(now).unwrap(), lives[*n].served)).collect();
                 for place in turns(&waiting, &running, &bounds) {
                     let n = who[place];
                     for other in who.iter().filter(|m| **m != n && lives[**m].busy_until.is_none()) {

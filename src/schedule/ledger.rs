@@ -44,11 +44,13 @@ pub(super) struct Known {
     pub(super) entry: LedgerEntry,
     /// Nothing is due before this time; not known after a change of the entry.
     pub(super) quiet_until: Option<DateTime<Utc>>,
+    /// The slot that is due and waits for its turn.
+    pub(super) seen: Option<DateTime<Utc>>,
 }
 
 impl Known {
     fn new(entry: LedgerEntry) -> Self {
-        Self { entry, quiet_until: None }
+        Self { entry, quiet_until: None, seen: None }
     }
 }
 
@@ -86,6 +88,11 @@ impl Ledger {
 
     pub(super) fn get(&self, (policy, instance): &Pair) -> Option<LedgerEntry> {
         self.entries().get(policy)?.get(instance).map(|known| known.entry.clone())
+    }
+
+    /// Whether a pair's slot was due when somebody last looked.
+    pub(super) fn is_due(&self, (policy, instance): &Pair) -> bool {
+        self.entries().get(policy).and_then(|all| all.get(instance)).is_some_and(|known| known.seen.is_some())
     }
 
     /// All entries.

@@ -34,11 +34,53 @@ pub struct Schedules {
 #[derive(Debug, Default)]
 struct Live {
     running: BTreeMap<PolicyName, BTreeSet<InstanceId>>,
-    /// The slots that are due and wait for their turn.
-    waiting: HashMap<Pair, DateTime<Utc>>,
+    /// What was due at the last tick and has not begun, in its order.
+    line: Vec<DueSlot>,
+    /// How many may run, as of the last tick.
+    bounds: Bounds,
     /// Pairs whose ledger could not be written are left alone until then.
     troubled: HashMap<Pair, DateTime<Utc>>,
     last_tick: Option<DateTime<Utc>>,
+    matched: Matched,
+}
+
+/// Which instances each policy is for, as of the last tick: names are compared with globs only when something is new.
+#[derive(Debug, Default)]
+struct Matched {
+    /// Where the policies lay in memory, and how many there were; [`Schedules::reconsider`] forgets it all.
+    policies: (usize, usize),
+    instances: Vec<(InstanceId, bool)>,
+    /// The places of each policy's instances, by their names.
+    of_policy: Vec<Arc<[usize]>>,
+}
+
+impl Matched {
+    fn of(&mut self, policies: &[Policy], instances: &[(InstanceId, bool)]) -> Vec<Arc<[usize]>> {
+        let here = (policies.as_ptr().addr(), policies.len());
+        if self.policies != here || self.instances != instances {
+            self.policies = here;
+            self.instances = instances.to_vec();
+            self.of_policy = policies.iter().map(|policy| matching(policy, instances)).collect();
+        }
+        self.of_policy.clone()
+    }
+}
+
+fn matching(policy: &Policy, instances: &[(InstanceId, bool)]) -> Arc<[usize]> {
+    let all = instances.iter().enumerate().filter(|(_, (instance, is_fork))| policy.select.matches(instance, *is_fork));
+    let mut all: Vec<(usize, &InstanceId)> = all.map(|(place, (instance, _))| (place, instance)).collect();
+    all.sort_by_key(|(_, instance)| *instance);
+    all.into_iter().map(|(place, _)| place).collect()
+}
+
+impl DueSlot {
+    fn pair(&self) -> Pair {
+        (self.job.policy.name.clone(), self.job.instance.clone())
+    }
+
+    fn waiting(&self) -> Waiting<'_> {
+        Waiting { policy: &self.job.policy.name, due_since: self.due_since, served: self.served }
+    }
 }
 
 impl Live {
@@ -46,8 +88,9 @@ impl Live {
         self.running.get(policy).is_some_and(|all| all.contains(instance))
     }
 
-    fn is_troubled(&self, pair: &Pair, now: DateTime<Utc>) -> bool {
-        self.troubled.get(pair).is_some_and(|until| now < *until)
+    fn is_troubled(&self, policy: &PolicyName, instance: &InstanceId, now: DateTime<Utc>) -> bool {
+        let until = if self.troubled.is_empty() { None } else { self.troubled.get(&(policy.clone(), instance.clone())) };
+        until.is_some_and(|until| now < *until)
     }
 }
 
@@ -61,10 +104,12 @@ pub struct Turn<'t> {
 }
 
 /// A slot that is due, and who waits for it.
+#[derive(Debug)]
 struct DueSlot {
     job: Job,
     missed: Option<MissedSlots>,
-    waiting: Waiting,
+    due_since: DateTime<Utc>,
+    served: Option<DateTime<Utc>>,
 }
 
 impl Schedules {
@@ -104,19 +149,21 @@ impl Schedules {
     /// Forgets what was computed ahead, after the policies have changed.
     pub fn reconsider(&self) {
         self.ledger.reconsider();
-        self.live().troubled.clear();
+        let mut live = self.live();
+        live.troubled.clear();
+        live.matched = Matched::default();
     }
 
     /// Whether a pair's slot is due and waits for its turn.
     #[must_use]
     pub fn is_waiting(&self, pair: &Pair) -> bool {
-        self.live().waiting.contains_key(pair)
+        self.ledger.is_due(pair)
     }
 
     /// The pairs whose slot is due and waits for its turn.
     #[must_use]
     pub fn waiting(&self) -> BTreeSet<Pair> {
-        self.live().waiting.keys().cloned().collect()
+        self.live().line.iter().map(DueSlot::pair).collect()
     }
 
     /// Since when each pair's instance is gone.
@@ -135,42 +182,51 @@ impl Schedules {
         }
         let mut due = Vec::new();
         let mut bounds = Bounds { host: turn.max_running, ..Bounds::default() };
-        for policy in policies {
+        let all = instances.unwrap_or_default();
+        let matched = self.live().matched.of(policies, all);
+        for (policy, places) in policies.iter().zip(matched) {
             if let Some(most) = policy.schedule.as_ref().and_then(|schedule| schedule.max_running) {
                 bounds.of_policy.insert(policy.name.clone(), most);
             }
-            let matching = instances.unwrap_or_default().iter().filter(|(instance, is_fork)| policy.select.matches(instance, *is_fork));
-            let mut matching: Vec<&InstanceId> = matching.map(|(instance, _)| instance).collect();
-            if !matching.is_sorted() {
-                matching.sort();
-            }
+            let matching: Vec<&InstanceId> = places.iter().filter_map(|place| all.get(*place).map(|(instance, _)| instance)).collect();
             self.note_presence(policy, &matching, instances.is_some(), now);
             due.extend(self.look_at(policy, &matching, now));
         }
-        self.begin(due, turn, &bounds)
+        due.retain(|slot| turn.only.is_none_or(|only| only.contains(&slot.pair())));
+        // Those that stand equal stay in the order of policies and names.
+        due.sort_by_key(|slot| slot.waiting().place());
+        {
+            let mut live = self.live();
+            live.line = due;
+            live.bounds = bounds;
+        }
+        self.next_turns()
     }
 
-    /// Whose turn it is of all that is due. What was missed is reported with the slot that makes up for it.
-    fn begin(&self, mut due: Vec<DueSlot>, turn: Turn<'_>, bounds: &Bounds) -> Vec<Job> {
-        let pair_of = |slot: &DueSlot| (slot.waiting.policy.clone(), slot.waiting.instance.clone());
-        due.retain(|slot| turn.only.is_none_or(|only| only.contains(&pair_of(slot))));
-        let waiting: Vec<Waiting> = due.iter().map(|slot| slot.waiting.clone()).collect();
+    /// The jobs whose turn it is now, of what was due at the last tick; for when a job has ended. What was missed is
+    /// reported with the slot that makes up for it.
+    pub fn next_turns(&self) -> Vec<Job> {
         let mut live = self.live();
+        if live.line.is_empty() {
+            return Vec::new();
+        }
         let running = live.running.iter().map(|(policy, all)| (policy.clone(), all.len())).collect();
-        let begun = turns(&waiting, &running, bounds);
-        live.waiting = due.iter().map(|slot| (pair_of(slot), slot.job.slot)).collect();
-        let mut slots: Vec<Option<DueSlot>> = due.into_iter().map(Some).collect();
-        let (mut jobs, mut missed) = (Vec::with_capacity(begun.len()), Vec::new());
-        for slot in begun.into_iter().filter_map(|place| slots.get_mut(place)?.take()) {
-            let pair = pair_of(&slot);
-            live.waiting.remove(&pair);
-            live.running.entry(pair.0.clone()).or_default().insert(pair.1.clone());
-            missed.extend(slot.missed.map(|slots| (pair, slots)));
-            jobs.push(slot.job);
+        let places = turns(live.line.iter().map(DueSlot::waiting), &running, &live.bounds);
+        let mut begun = Vec::with_capacity(places.len());
+        for place in places.into_iter().rev() {
+            let slot = live.line.remove(place);
+            let pair = slot.pair();
+            live.running.entry(pair.0).or_default().insert(pair.1);
+            begun.push(slot);
         }
         drop(live);
-        missed.iter().for_each(|(pair, slots)| self.report_missed(pair, *slots));
-        jobs
+        begun.reverse();
+        for slot in &begun {
+            if let Some(slots) = slot.missed {
+                self.report_missed(&slot.pair(), slots);
+            }
+        }
+        begun.into_iter().map(|slot| slot.job).collect()
     }
 
     /// Writes down which instances of a policy are new, gone, and there again. `matching` is in order.
@@ -192,7 +248,7 @@ impl Schedules {
             }
             news.extend(rest.map(|new| (pair(new), self.first_entry(policy, now))));
         });
-        news.retain(|(pair, _)| !live.is_troubled(pair, now));
+        news.retain(|(pair, _)| !live.is_troubled(&pair.0, &pair.1, now));
         drop(live);
         for (pair, entry) in news {
             if let Err(e) = self.ledger.set(&pair, entry) {
@@ -214,20 +270,21 @@ impl Schedules {
                 if there.next_if(|next| *next == instance).is_none() || known.quiet_until.is_some_and(|until| now < until) {
                     continue;
                 }
-                let pair = (policy.name.clone(), instance.clone());
-                if live.runs(&pair.0, instance) || live.is_troubled(&pair, now) {
+                if live.runs(&policy.name, instance) || live.is_troubled(&policy.name, instance, now) {
                     continue;
                 }
                 let offset = schedule.offset(&policy.name, instance, now);
-                match due_for(schedule, offset, &known.entry, now, live.waiting.get(&pair).copied()) {
+                let found = due_for(schedule, offset, &known.entry, now, known.seen.take());
+                match found {
                     Due::NotYet(until) => known.quiet_until = Some(until.unwrap_or(DateTime::<Utc>::MAX_UTC)),
-                    Due::Missed(slots) => gone_by.push((pair, known.entry.missed(slots), slots)),
+                    Due::Missed(slots) => gone_by.push(((policy.name.clone(), instance.clone()), known.entry.missed(slots), slots)),
                     Due::Run { slot, attempt, missed } => {
+                        known.seen = Some(slot);
                         let retried = known.entry.retry_at.filter(|_| known.entry.retry_slot == Some(slot));
                         let due_since = retried.unwrap_or_else(|| missed.map_or(slot, |missed| missed.first) + offset);
                         let policy = Arc::clone(shared.get_or_insert_with(|| Arc::new(policy.clone())));
-                        let waiting = Waiting { policy: pair.0, instance: pair.1, due_since, served: known.entry.last_slot };
-                        due.push(DueSlot { job: Job { policy, instance: instance.clone(), slot, attempt, offset }, missed, waiting });
+                        let job = Job { policy, instance: instance.clone(), slot, attempt, offset };
+                        due.push(DueSlot { job, missed, due_since, served: known.entry.last_slot });
                     }
                 }
             }

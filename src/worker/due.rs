@@ -6,6 +6,7 @@ use crate::policy::lapse::{Beat, lapse};
 use crate::schedule::{Job, Pair, Turn};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 /// What `once` has in hand.
 #[derive(Default)]
@@ -16,7 +17,12 @@ struct Hand {
     waiting: BTreeSet<Pair>,
     running: usize,
     failed: usize,
+    /// When all that is due was last looked at.
+    looked: Duration,
 }
+
+/// How old a look may be when the next turns are made of it.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Tells the others that a job has ended, also when it unwinds.
 struct Ended<'a> {
@@ -62,6 +68,12 @@ impl Worker {
         self.due_jobs()
     }
 
+    /// Whose turn it is now that a job has ended, of what was due when somebody last looked.
+    #[must_use]
+    pub fn next_turns(&self) -> Vec<Job> {
+        self.schedules.next_turns()
+    }
+
     fn due_jobs_of(&self, only: Option<&BTreeSet<Pair>>) -> Vec<Job> {
         let config = self.config();
         let proven = self.store.prove_root().is_ok();
@@ -73,7 +85,8 @@ impl Worker {
     /// Runs what is due when it is called, each pair once, within the bounds; returns how many failed.
     pub(super) fn run_all_due(&self) -> usize {
         let ready: VecDeque<Job> = self.due_jobs().into();
-        let hand = Mutex::new(Hand { ready, waiting: self.schedules.waiting(), ..Hand::default() });
+        let (waiting, looked) = (self.schedules.waiting(), self.store.clock.since_boot());
+        let hand = Mutex::new(Hand { ready, waiting, looked, ..Hand::default() });
         let changed = Condvar::new();
         let threads = {
             let hand = hand.lock().unwrap_or_else(PoisonError::into_inner);
@@ -113,7 +126,13 @@ impl Worker {
         if hand.waiting.is_empty() {
             return;
         }
-        for job in self.due_jobs_of(Some(&hand.waiting)) {
+        // Looking at everything after each job would cost more than the jobs, where there are thousands.
+        let now = self.store.clock.since_boot();
+        let jobs = if now.saturating_sub(hand.looked) < LOOK { self.next_turns() } else { self.due_jobs_of(Some(&hand.waiting)) };
+        if now.saturating_sub(hand.looked) >= LOOK {
+            hand.looked = now;
+        }
+        for job in jobs {
             hand.waiting.remove(&(job.policy.name.clone(), job.instance.clone()));
             hand.ready.push_back(job);
         }

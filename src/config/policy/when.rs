@@ -67,7 +67,7 @@ impl Table<'_, '_> {
             (gap.and_then(|gap| gap.to_std().ok()).filter(|gap| *gap <= jitter && !jitter.is_zero()), &raw.jitter)
         {
             let (jitter, gap) = (show_duration(jitter), show_duration(gap));
-            let message = format!("`jitter` is {jitter}, and slots are only {gap} apart: snapshots of one slot fall into the next");
+            let message = format!("`jitter` is {jitter}, and slots are only {gap} apart: no more than half of that is used");
             self.report.warn(text.span().start, message);
         }
         Some(schedule)

@@ -132,7 +132,7 @@ fn what_is_odd_but_not_wrong_is_a_warning() {
         warnings("keep_all = true\njitter = \"1m\"")[1],
         "s.toml:4: policy `p` has `jitter`, which does nothing without `schedule` or `every`"
     );
-    let jitter = "s.toml:9: `jitter` is 15m, and slots are only 15m apart: snapshots of one slot fall into the next";
+    let jitter = "s.toml:9: `jitter` is 15m, and slots are only 15m apart: no more than half of that is used";
     assert_eq!(warnings("keep_all = true\nschedule = \"*/15 * * * *\"\njitter = \"15m\""), [jitter]);
     assert_eq!(warnings("keep_all = true\nevery = \"1h\"\njitter = \"59m\""), Vec::<String>::new());
     let cap = "s.toml:11: `max_age` is shorter than `within`: the limit wins";
