@@ -148,25 +148,29 @@ fn theirs(systemd: &[&str], zone: Tz, base: DateTime<Utc>) -> Vec<Theirs> {
     all
 }
 
-/// Why a slot is in one list only; `None`: for no known reason.
-fn class(schedule: &Schedule, zone: Tz, slot: DateTime<Utc>, is_ours: bool) -> Option<&'static str> {
+/// Why a slot is in one list only, `other` being the one that it is not in; `None`: for no known reason.
+fn class(schedule: &Schedule, zone: Tz, slot: DateTime<Utc>, is_ours: bool, other: &BTreeSet<DateTime<Utc>>) -> Option<&'static str> {
     let local = slot.with_timezone(&zone).naive_local();
-    let is_repeated = matches!(zone.from_local_datetime(&local), LocalResult::Ambiguous(..));
-    let offset = |t: DateTime<Utc>| zone.offset_from_utc_datetime(&t.naive_utc());
-    let hours_after_a_gap = |hours: i64| {
-        let before = slot - TimeDelta::hours(hours);
-        let gap = chrono::Offset::fix(&offset(slot)).local_minus_utc() - chrono::Offset::fix(&offset(before)).local_minus_utc();
-        gap > 0
+    let twins = match zone.from_local_datetime(&local) {
+        LocalResult::Ambiguous(first, second) => Some((first.with_timezone(&Utc), second.with_timezone(&Utc))),
+        _ => None,
     };
-    match (is_ours, is_repeated) {
+    let offset = |t: DateTime<Utc>| chrono::Offset::fix(&zone.offset_from_utc_datetime(&t.naive_utc())).local_minus_utc();
+    let is_after_a_gap = offset(slot) > offset(slot - TimeDelta::hours(3));
+    match (is_ours, twins) {
         (true, _) if slot.year() > 2199 => Some("after 2199: systemd's calendar ends there"),
-        (true, _) if schedule.is_moved(slot) && hours_after_a_gap(3) => {
+        (true, _) if schedule.is_moved(slot) && is_after_a_gap => {
             Some("spring: a time that does not exist; systemd leaves it out, we take the first moment after it")
         }
-        (true, true) => Some("autumn: an hour that is there twice; systemd leaves real time out, we do not"),
+        // One of the pair is in each list.
+        (true, Some((first, second))) if slot == first && other.contains(&second) => Some(SECOND_PASS),
+        (false, Some((first, second))) if slot == second && other.contains(&first) => Some(SECOND_PASS),
+        (true, Some(_)) => Some("autumn: an hour that is there twice; systemd leaves real time out, we do not"),
         _ => None,
     }
 }
+
+const SECOND_PASS: &str = "autumn: a time of day that is there twice; we take the first, systemd here the second";
 
 /// Zones with a moment shortly before their clocks go forward, and one shortly before they go back.
 const ZONES: [(Tz, &str, &str); 6] = [
@@ -219,7 +223,7 @@ fn slots_are_those_of_systemd_but_for_known_reasons() {
                             slot.with_timezone(&zone),
                             if is_ours { "ours" } else { "theirs" }
                         );
-                        match class(&schedule, zone, slot, is_ours) {
+                        match class(&schedule, zone, slot, is_ours, if is_ours { &theirs } else { &ours }) {
                             Some(class) => classes.entry(class).or_insert((0, example)).0 += 1,
                             None => unknown.push(example),
                         }
