@@ -105,8 +105,8 @@ fn check(path: &Path, slots: Option<(u32, DateTime<Utc>)>, out: Out) -> Answer<u
     };
     let mut view = serde_json::json!({"valid": true, "file": path, "policies": config.policies.len(), "warnings": config.warnings});
     let next = slots.map(|(count, from)| next::next_slots(&config, count, from));
-    if let Some(next) = &next {
-        view["next"] = serde_json::to_value(next).unwrap_or_default();
+    if let (Some(next), Some(view)) = (&next, view.as_object_mut()) {
+        view.insert("next".to_owned(), serde_json::to_value(next).unwrap_or_default());
     }
     out.show(&view, || {
         let warnings: String = config.warnings.iter().map(|w| format!("warning: {w}\n")).collect();

@@ -1,6 +1,13 @@
 //! Slots against `systemd-analyze calendar`, as a black box: the next fifty of schedules that both can express, in six
 //! zones, over the days on which the clocks change. Where they differ it must be for a known reason (docs/schedules.md).
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "tests"
+)]
 
 use chrono::{DateTime, Datelike as _, LocalResult, NaiveDateTime, TimeDelta, TimeZone as _, Utc};
 use chrono_tz::Tz;

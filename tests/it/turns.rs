@@ -1,5 +1,12 @@
 //! Whose turn it is: bounds and order in `run` and in `once`, windows, first looks; clocks that step and workers that sleep.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "tests"
+)]
 
 use crate::support::World;
 use crate::support::program::{Program, eventually};
