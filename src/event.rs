@@ -120,7 +120,7 @@ events! {
         error: String = "what went wrong",
         at: DateTime<Utc> = "when",
     }
-    SlotMissed = "slot.missed", Warn, "Slots went by while nobody looked; at most the newest of them is caught up.", id[policy, instance, last] {
+    SlotMissed = "slot.missed", Warn, "Slots went by: nobody looked, or others had their turn. At most the newest of them is caught up.", id[policy, instance, last] {
         instance: InstanceId = "the instance",
         policy: PolicyName = "the policy",
         first: DateTime<Utc> = "the first of them",
@@ -308,6 +308,15 @@ events! {
         forks: u64 = "refs in the store",
         startup_ms: u64 = "from open to ready, milliseconds",
         at: DateTime<Utc> = "when",
+    }
+    ClockStepped = "clock.stepped", Warn, "The wall clock was set: it moved by more than the time that passed. Slots go on by the new time; none is taken twice.", id[at] {
+        from: DateTime<Utc> = "what it showed at the last look, a second or two before",
+        by_ms: i64 = "how far it moved beyond the time that passed, milliseconds; negative if back",
+        at: DateTime<Utc> = "what it shows now",
+    }
+    WorkerSuspended = "worker.suspended", Warn, "The worker did not look at its schedules for longer than a minute: the machine was suspended, or the process stopped.", id[at] {
+        for_ms: u64 = "for how long, by the boot clock, milliseconds",
+        at: DateTime<Utc> = "when it looked again",
     }
     WorkerHeartbeat = "worker.heartbeat", Info, "The worker's loop goes round (once a minute).", id[at] {
         pending: u64 = "fork requests that wait or run",

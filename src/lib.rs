@@ -17,7 +17,7 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`ids`], [`clock`], [`event`] | identifiers; the only reading of clocks; every fact that is reported |
-//! | [`policy`] | pure decisions: `cadence` (which slot is due), `retention` (what to keep, by `claims` and `rules`), `space`, `cap`, `bucket`, `simulate` (how that goes on for years) |
+//! | [`policy`] | pure decisions: slots by the calendar, `cadence` (which is due), `turns` (whose turn it is), `retention` (what to keep, by `claims` and `rules`), `space`, `cap`, `bucket`, `simulate` (how that goes on for years) |
 //! | [`config`] | TOML in, a checked configuration or all problems at once out |
 //! | [`store`] | the only system calls on store and instances root (`store::fs`); index, records, journal, trash |
 //! | [`driver`] | bringing an instance to rest around a copy; whether it runs |

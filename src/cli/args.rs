@@ -51,6 +51,12 @@ pub enum Verb {
         /// Print the configuration's JSON Schema instead.
         #[arg(long)]
         schema: bool,
+        /// Print the next so many slots of each policy, in its zone.
+        #[arg(long, value_name = "N", conflicts_with = "schema", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        next: Option<u32>,
+        /// Those after this time (RFC 3339) instead of now.
+        #[arg(long, value_name = "TIME", requires = "next")]
+        from: Option<DateTime<Utc>>,
     },
     /// The whole life on a made-up instance in a temporary directory, in half a minute
     Demo {

@@ -6,6 +6,7 @@
 mod args;
 mod demo;
 mod init;
+mod next;
 mod out;
 mod plan;
 mod progress;
@@ -28,6 +29,7 @@ use crate::worker::backend::{Answer, Backend};
 use crate::worker::problem::{Problem, ProblemKind};
 use crate::worker::{Reader, Surroundings, Worker, WorkerError, problem_of_open};
 use args::Verb;
+use chrono::{DateTime, Utc};
 use clap::Parser as _;
 use out::Out;
 use std::path::Path;
@@ -57,12 +59,12 @@ fn surroundings() -> Surroundings {
 fn act(cli: Cli, out: Out) -> Answer<u8> {
     let around = surroundings();
     match cli.verb {
-        Verb::Check { schema: true } => {
+        Verb::Check { schema: true, .. } => {
             let schema = schema();
             out.show(&schema, || serde_json::to_string_pretty(&schema).unwrap_or_default() + "\n");
             Ok(0)
         }
-        Verb::Check { schema: false } => check(&cli.config, out),
+        Verb::Check { next, from, .. } => check(&cli.config, next.map(|count| (count, from.unwrap_or_else(|| around.clock.now()))), out),
         Verb::Demo { seconds } => demo::demo(seconds),
         Verb::Simulate(args) => simulate::simulate(&args, &config(&cli.config)?, out, around.clock.now()),
         Verb::Init => init::init(config(&cli.config)?, &around, out),
@@ -95,8 +97,8 @@ fn config(path: &Path) -> Answer<Config> {
     load(path).map_err(|e| Problem::new(ProblemKind::Config, e.to_string()))
 }
 
-/// `check`.
-fn check(path: &Path, out: Out) -> Answer<u8> {
+/// `check`; with the slots to come, if so many are wanted after some time.
+fn check(path: &Path, slots: Option<(u32, DateTime<Utc>)>, out: Out) -> Answer<u8> {
     let config = match load(path) {
         Ok(config) => config,
         Err(ConfigError::Invalid { problems }) if out.json => {
@@ -105,13 +107,18 @@ fn check(path: &Path, out: Out) -> Answer<u8> {
         }
         Err(e) => return Err(Problem::new(ProblemKind::Config, e.to_string())),
     };
-    let view = serde_json::json!({"valid": true, "file": path, "policies": config.policies.len(), "warnings": config.warnings});
+    let mut view = serde_json::json!({"valid": true, "file": path, "policies": config.policies.len(), "warnings": config.warnings});
+    let next = slots.map(|(count, from)| next::next_slots(&config, count, from));
+    if let (Some(next), Some(view)) = (&next, view.as_object_mut()) {
+        view.insert("next".to_owned(), serde_json::to_value(next).unwrap_or_default());
+    }
     out.show(&view, || {
         let warnings: String = config.warnings.iter().map(|w| format!("warning: {w}\n")).collect();
         format!(
-            "{warnings}{} is good: {}\n",
+            "{warnings}{} is good: {}\n{}",
             path.display(),
-            words::count(config.policies.len() as u64, "policy").replace("policys", "policies")
+            words::count(config.policies.len() as u64, "policy").replace("policys", "policies"),
+            next.as_ref().map(|next| next::show(next, &config)).unwrap_or_default()
         )
     });
     Ok(0)

@@ -9,7 +9,7 @@ use super::render;
 use crate::config::Config;
 use crate::ids::PolicyName;
 use crate::policy::simulate::{Model, ModelBytes, ModelForks, Simulation, simulate as run};
-use crate::policy::{Missed, Policy, Rhythm, Schedule};
+use crate::policy::{Policy, Rhythm, Schedule};
 use crate::worker::backend::Answer;
 use crate::worker::problem::{Problem, ProblemKind};
 use chrono::{DateTime, Months, NaiveDate, NaiveTime, TimeDelta, TimeZone as _, Utc};
@@ -138,7 +138,7 @@ fn schedule(policy: &Policy, every: Option<Duration>) -> Option<Schedule> {
         .schedule
         .as_ref()
         .map_or_else(|| policy.retention.keep.as_ref().map_or(Tz::UTC, |keep| keep.timezone), |schedule| schedule.timezone);
-    Some(Schedule { rhythm: Rhythm::Every(delta(every)), timezone, jitter: TimeDelta::zero(), missed: Missed::Run })
+    Some(Schedule::new(Rhythm::Every(delta(every)), timezone))
 }
 
 /// A file that is there whole or not at all.

@@ -1,7 +1,7 @@
-//! Cron expressions: read, complained about in words, measured. What is due when is decided elsewhere.
+//! Cron expressions: read, and complained about in words. What is due when is decided elsewhere.
 
-use chrono::{DateTime, TimeDelta, Utc};
-use croner::Cron;
+use crate::policy::Times;
+use chrono::{DateTime, Utc};
 use croner::errors::CronError;
 use croner::parser::{CronParser, Seconds, Year};
 
@@ -15,62 +15,233 @@ pub(super) struct CronProblem {
     pub(super) help: Option<String>,
 }
 
-/// Reads five to seven fields or an alias. Day of month and day of week are joined by OR if both are restricted, as
-/// cron has it.
-pub(super) fn parse(text: &str) -> Result<Cron, CronProblem> {
+/// Reads five to seven fields or an alias. Day of month and day of week are joined by OR if both are restricted, as cron
+/// has it: a field that begins with `*` (also `*/2`) is not restricted, and then both must match.
+pub(super) fn parse(text: &str) -> Result<Times, CronProblem> {
     let problem = |message: String, help: Option<String>| Err(CronProblem { message, help });
-    let plain = text.trim();
+    let plain = text.trim().to_uppercase();
     if let Some(alias) = plain.strip_prefix('@') {
-        return parse_alias(plain, alias);
+        return parse_alias(text.trim(), alias);
     }
-    let fields = plain.split_whitespace().count();
-    if !(5..=7).contains(&fields) {
-        let has = if fields == 1 { "1 field".to_owned() } else { format!("{fields} fields") };
+    let parts: Vec<&str> = plain.split_whitespace().collect();
+    if !(5..=7).contains(&parts.len()) {
+        let has = if parts.len() == 1 { "1 field".to_owned() } else { format!("{} fields", parts.len()) };
         let help = "five fields are minute, hour, day of month, month and day of week; six have the second in front, seven the year behind";
         return problem(format!("`{text}` is not a cron expression: it has {has}, not five to seven"), Some(help.to_owned()));
     }
-    match parser().parse(plain) {
+    let first = usize::from(parts.len() == 5);
+    for (field, part) in FIELDS.iter().skip(first).zip(&parts) {
+        if let Err(wrong) = field.check(part) {
+            return problem(format!("`{text}` is not a cron expression: {}", wrong.message), wrong.help);
+        }
+    }
+    let (day, weekday) = (parts.get(3 - first).copied().unwrap_or("*"), parts.get(5 - first).copied().unwrap_or("*"));
+    let is_open = |part: &str| part == "*" || part == "?";
+    let both = !is_open(day) && !is_open(weekday) && (day.starts_with('*') || weekday.starts_with('*'));
+    match parser(both).parse(&plain) {
         Err(error) => problem(format!("`{text}` is not a cron expression: {}", in_words(&error)), None),
         Ok(cron) if cron.find_next_occurrence(&reference(), true).is_err() => problem(
             format!("`{text}` never occurs"),
             Some("no day in the future has this date: look at the day of the month, the month and the year".to_owned()),
         ),
-        Ok(cron) => Ok(cron),
+        Ok(cron) => Ok(Times::new(cron)),
     }
 }
 
-fn parse_alias(text: &str, alias: &str) -> Result<Cron, CronProblem> {
-    let fields = match alias.to_ascii_lowercase().as_str() {
-        "hourly" => "0 * * * *",
-        "daily" | "midnight" => "0 0 * * *",
-        "weekly" => "0 0 * * 0",
-        "monthly" => "0 0 1 * *",
-        "yearly" | "annually" => "0 0 1 1 *",
+/// A field of an expression, and what may stand in it.
+struct Field {
+    name: &'static str,
+    least: u32,
+    most: u32,
+    names: &'static [&'static str],
+}
+
+const FIELDS: [Field; 7] = [
+    Field { name: "second", least: 0, most: 59, names: &[] },
+    Field { name: "minute", least: 0, most: 59, names: &[] },
+    Field { name: "hour", least: 0, most: 23, names: &[] },
+    Field { name: "day of the month", least: 1, most: 31, names: &[] },
+    Field {
+        name: "month",
+        least: 1,
+        most: 12,
+        names: &["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"],
+    },
+    Field { name: "day of the week", least: 0, most: 7, names: &["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"] },
+    Field { name: "year", least: 1970, most: 2199, names: &[] },
+];
+
+type Checked<T> = Result<T, CronProblem>;
+
+fn wrong<T>(message: String, help: impl Into<Option<String>>) -> Checked<T> {
+    Err(CronProblem { message, help: help.into() })
+}
+
+impl Field {
+    /// Says what is wrong with a field (in capitals), in its own words: croner knows no names of fields, lets empty items
+    /// and steps that are too long pass, and rewrites names within longer words.
+    fn check(&self, part: &str) -> Checked<()> {
+        let part = part.strip_prefix('+').filter(|_| self.is_weekday()).unwrap_or(part);
+        if part == "?" && (self.is_day() || self.is_weekday()) {
+            return Ok(());
+        }
+        let items: Vec<&str> = part.split(',').collect();
+        if items.contains(&"") {
+            return wrong(format!("`{part}` has an empty item"), "leave the extra comma out".to_owned());
+        }
+        if items.contains(&"L") && items.contains(&"LW") {
+            return wrong("`L` and `LW` cannot stand in one field".to_owned(), "write two expressions".to_owned());
+        }
+        items.into_iter().try_for_each(|item| self.check_item(item))
+    }
+
+    fn one(&self) -> String {
+        format!("{} {}", if self.name == "hour" { "an" } else { "a" }, self.name)
+    }
+
+    fn is_day(&self) -> bool {
+        self.most == 31
+    }
+
+    fn is_weekday(&self) -> bool {
+        self.most == 7
+    }
+
+    fn check_item(&self, item: &str) -> Checked<()> {
+        if let Some((range, step)) = item.split_once('/') {
+            return self.check_step(item, range, step);
+        }
+        if self.is_day() {
+            if item == "L" || item == "LW" {
+                return Ok(());
+            }
+            if item.starts_with("L-") {
+                return wrong(
+                    format!("`{item}` cannot be written: days are not counted back from the last"),
+                    "`L` is the last day, `LW` the last Monday to Friday".to_owned(),
+                );
+            }
+            if let Some(day) = item.strip_suffix('W') {
+                if day.contains('-') {
+                    return wrong(
+                        format!("`{item}` has a W after a range"),
+                        "W is for one day: `15W` is the Monday to Friday nearest to the 15th".to_owned(),
+                    );
+                }
+                return self.value(day).map(drop);
+            }
+        }
+        if self.is_weekday() {
+            if item == "L" {
+                return wrong(
+                    "`L` says not which day of the week".to_owned(),
+                    "`5L` or `FRIL` is the last Friday of the month; the last day is `L` in the day of the month".to_owned(),
+                );
+            }
+            if let Some((days, which)) = item.split_once('#') {
+                if which != "L" && !matches!(which, "1" | "2" | "3" | "4" | "5") {
+                    return wrong(format!("`{item}` has no such day: after # stands 1 to 5, or L for the last"), None);
+                }
+                return self.range(days).map(drop);
+            }
+            if let Some(day) = item.strip_suffix('L') {
+                return self.range(day).map(drop);
+            }
+        }
+        if item == "*" { Ok(()) } else { self.range(item).map(drop) }
+    }
+
+    fn check_step(&self, item: &str, range: &str, step: &str) -> Checked<()> {
+        let Some(step) = number(step).filter(|step| *step > 0) else {
+            return wrong(format!("`{item}` has no step: after the / stands a number from 1"), None);
+        };
+        let (first, last) = if range == "*" { (self.least, self.most) } else { self.range(range)? };
+        if range != "*" && !range.contains('-') {
+            let whole = if first == self.least { format!("*/{step}") } else { format!("{first}-{}/{step}", self.most) };
+            return wrong(format!("`{item}` has a step, but no range"), format!("write `{whole}`"));
+        }
+        if step > last - first && self.name != "year" {
+            let unit = match self.name {
+                "second" => Some('s'),
+                "minute" => Some('m'),
+                "hour" => Some('h'),
+                _ => None,
+            };
+            let help = unit
+                .filter(|_| range == "*")
+                .map(|unit| format!("for every {step} {}s write every = \"{step}{unit}\" instead of schedule", self.name));
+            return wrong(format!("the step of `{item}` is longer than the {}s from {first} to {last}", self.name), help);
+        }
+        Ok(())
+    }
+
+    /// A value, or two with a dash between them.
+    fn range(&self, text: &str) -> Checked<(u32, u32)> {
+        let Some((from, to)) = text.split_once('-') else { return self.value(text).map(|value| (value, value)) };
+        let (first, mut last) = (self.value(from)?, self.value(to)?);
+        if to == "SUN" {
+            last = 7;
+        }
+        if first > last {
+            let most = if self.is_weekday() { 6 } else { self.most };
+            let join = |from: u32, to: u32| if from == to { from.to_string() } else { format!("{from}-{to}") };
+            let help = format!("ranges do not wrap: write `{},{}`", join(first, most), join(self.least, last));
+            return wrong(format!("`{text}` goes backwards"), help);
+        }
+        Ok((first, last))
+    }
+
+    fn value(&self, text: &str) -> Checked<u32> {
+        if let Some(place) = self.names.iter().position(|name| *name == text) {
+            return Ok(u32::try_from(place).unwrap_or(0) + self.least);
+        }
+        let range = || match self.names {
+            [] => format!("{} to {}", self.least, self.most),
+            [first, .., last] => format!("{} to {}, or {first} to {last}", self.least, self.most),
+            [only] => (*only).to_owned(),
+        };
+        match number(text).filter(|n| (self.least..=self.most).contains(n)) {
+            Some(value) => Ok(value),
+            None => {
+                let near = text.get(..3).filter(|short| self.names.contains(short)).map(|short| format!("write `{short}`"));
+                wrong(format!("`{text}` is not {}: {}", self.one(), range()), near)
+            }
+        }
+    }
+}
+
+fn number(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|_| text.len() <= 4 && text.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn parse_alias(text: &str, alias: &str) -> Result<Times, CronProblem> {
+    let fields = match alias {
+        "HOURLY" => "0 * * * *",
+        "DAILY" | "MIDNIGHT" => "0 0 * * *",
+        "WEEKLY" => "0 0 * * 0",
+        "MONTHLY" => "0 0 1 * *",
+        "YEARLY" | "ANNUALLY" => "0 0 1 1 *",
         other => {
-            let help = match other.strip_prefix("every") {
-                Some(interval) if !interval.trim().is_empty() => format!("write every = \"{}\" instead of schedule", interval.trim()),
+            let help = match other.strip_prefix("EVERY") {
+                Some(interval) if !interval.trim().is_empty() => {
+                    format!("write every = \"{}\" instead of schedule", interval.trim().to_lowercase())
+                }
                 _ => format!("the aliases are {}", ALIASES.join(", ")),
             };
             return Err(CronProblem { message: format!("`{text}` is not an alias of a cron expression"), help: Some(help) });
         }
     };
-    parser().parse(fields).map_err(|error| CronProblem { message: in_words(&error), help: None })
+    parser(false).parse(fields).map(Times::new).map_err(|error| CronProblem { message: in_words(&error), help: None })
 }
 
-fn parser() -> CronParser {
-    CronParser::builder().seconds(Seconds::Optional).year(Year::Optional).dom_and_dow(false).build()
+fn parser(both_days: bool) -> CronParser {
+    CronParser::builder().seconds(Seconds::Optional).year(Year::Optional).dom_and_dow(both_days).build()
 }
 
 /// Where the search for an occurrence begins: what does not occur after this version was made is a mistake. It is
 /// fixed so that the same file is always judged in the same way.
-fn reference() -> DateTime<Utc> {
+pub(super) fn reference() -> DateTime<Utc> {
     DateTime::from_timestamp(1_767_225_600, 0).unwrap_or_default() // 2026-01-01
-}
-
-/// The shortest time between two of the next occurrences.
-pub(super) fn shortest_gap(cron: &Cron) -> Option<TimeDelta> {
-    let times: Vec<_> = cron.iter_after(reference()).take(32).collect();
-    times.iter().zip(times.iter().skip(1)).map(|(a, b)| *b - *a).min()
 }
 
 /// croner's reasons without its names of types.
@@ -86,61 +257,5 @@ fn in_words(error: &CronError) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use chrono::TimeZone as _;
-
-    fn next(text: &str) -> DateTime<Utc> {
-        let from = Utc.with_ymd_and_hms(2026, 11, 24, 9, 3, 47).unwrap();
-        parse(text).unwrap().find_next_occurrence(&from, false).unwrap()
-    }
-
-    #[test]
-    fn five_to_seven_fields_are_read() {
-        assert_eq!(next("*/15 * * * *").to_rfc3339(), "2026-11-24T09:15:00+00:00");
-        assert_eq!(next("*/10 * * * * *").to_rfc3339(), "2026-11-24T09:03:50+00:00");
-        assert_eq!(next("0 0 0 1 1 * 2030").to_rfc3339(), "2030-01-01T00:00:00+00:00");
-        assert_eq!(next("0 3 * * MON-FRI").to_rfc3339(), "2026-11-25T03:00:00+00:00");
-    }
-
-    #[test]
-    fn aliases_are_read_in_any_case() {
-        assert_eq!(next("@hourly").to_rfc3339(), "2026-11-24T10:00:00+00:00");
-        assert_eq!(next("@midnight"), next("@daily"));
-        assert_eq!(next("@Weekly").to_rfc3339(), "2026-11-29T00:00:00+00:00");
-        assert_eq!(next("@monthly").to_rfc3339(), "2026-12-01T00:00:00+00:00");
-        assert_eq!(next("@yearly"), next("@annually"));
-    }
-
-    #[test]
-    fn a_day_of_the_month_and_a_day_of_the_week_are_joined_by_or() {
-        // Cron's meaning: the 13th and every Friday; 27 November 2026 is a Friday.
-        assert_eq!(next("0 0 13 * 5").to_rfc3339(), "2026-11-27T00:00:00+00:00");
-    }
-
-    #[test]
-    fn what_never_occurs_is_refused() {
-        for text in ["0 3 30 2 *", "0 0 0 1 1 * 2020", "0 0 31 4,6,9,11 *"] {
-            assert_eq!(parse(text).unwrap_err().message, format!("`{text}` never occurs"));
-        }
-        assert!(parse("0 0 29 2 *").is_ok(), "leap days occur");
-    }
-
-    #[test]
-    fn complaints_say_what_is_wrong_and_what_to_write() {
-        let complaint = |text: &str| parse(text).unwrap_err();
-        assert_eq!(complaint("*/15 * *").message, "`*/15 * *` is not a cron expression: it has 3 fields, not five to seven");
-        assert_eq!(complaint("").message, "`` is not a cron expression: it has 0 fields, not five to seven");
-        assert!(complaint("61 * * * *").message.starts_with("`61 * * * *` is not a cron expression: "), "{:?}", complaint("61 * * * *"));
-        assert_eq!(complaint("x * * * *").message, "`x * * * *` is not a cron expression: it has the illegal character 'X' in part 'X'");
-        assert_eq!(complaint("@every 5m").help.as_deref(), Some("write every = \"5m\" instead of schedule"));
-        let aliases = "the aliases are @hourly, @daily, @midnight, @weekly, @monthly, @yearly, @annually";
-        assert_eq!(complaint("@reboot").help.as_deref(), Some(aliases));
-    }
-
-    #[test]
-    fn the_shortest_gap_is_found_among_uneven_ones() {
-        assert_eq!(shortest_gap(&parse("0,50 * * * *").unwrap()), Some(TimeDelta::minutes(10)));
-        assert_eq!(shortest_gap(&parse("0 0 0 1 1 * 2030").unwrap()), None);
-    }
-}
+#[path = "cron_tests.rs"]
+mod tests;

@@ -78,6 +78,7 @@ pub fn parse(mut files: Vec<(PathBuf, String)>) -> Result<Config, ConfigError> {
         skip: main.skip,
         driver: main.driver,
         threads: main.threads,
+        max_running: main.max_running,
         prune_every: main.prune_every,
         warn_pinned_after: main.warn_pinned_after,
         caps: main.caps,

@@ -50,6 +50,8 @@ pub struct Config {
     pub driver: DriverConfig,
     /// Threads for copying and unlinking.
     pub threads: usize,
+    /// Scheduled snapshots at once.
+    pub max_running: usize,
     /// How often retention is applied.
     pub prune_every: TimeDelta,
     /// How long forks may keep a snapshot past its expiry before that is reported; zero: never.

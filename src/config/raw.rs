@@ -17,6 +17,44 @@ use toml::Spanned;
 /// A string and where it stands.
 pub(super) type Text = Spanned<String>;
 
+/// A string, or a list of strings; the place of a single one is that of the whole.
+#[derive(Debug)]
+pub(super) enum OneOrMany {
+    One(String),
+    Many(Vec<Text>),
+}
+
+impl<'de> Deserialize<'de> for OneOrMany {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> serde::de::Visitor<'de> for Either {
+            type Value = OneOrMany;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string or a list of strings")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<OneOrMany, E> {
+                Ok(OneOrMany::One(text.to_owned()))
+            }
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<OneOrMany, A::Error> {
+                let mut all = Vec::new();
+                while let Some(text) = list.next_element()? {
+                    all.push(text);
+                }
+                Ok(OneOrMany::Many(all))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+/// The strings of a key, each with its place and the end of its path.
+pub(super) fn each(written: &Spanned<OneOrMany>) -> Vec<(String, Text)> {
+    match written.get_ref() {
+        OneOrMany::One(text) => vec![(String::new(), Text::new(written.span(), text.clone()))],
+        OneOrMany::Many(all) => all.iter().enumerate().map(|(n, text)| (format!("[{n}]"), text.clone())).collect(),
+    }
+}
+
 /// A string with rules of its own, for the schema only: the file's value is a plain string.
 macro_rules! written_as {
     ($($(#[$meta:meta])* $name:ident = $schema:tt;)*) => {$(
@@ -40,6 +78,16 @@ written_as! {
         "pattern": "^\\s*([0-9]+(\\.[0-9]+)?\\s*[a-zµ]+\\s*)+$", "examples": ["90s", "15m", "1h30m", "36h", "7d"],
     };
     AbsolutePath = { "type": "string", "title": "an absolute path", "pattern": "^/" };
+    CronExpressions = {
+        "title": "a cron expression such as \"*/15 * * * *\", or a list of them",
+        "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" }, "minItems": 1 }],
+        "examples": ["*/15 * * * *", ["0 9 * * MON-FRI", "0 18 * * *"], "@hourly"],
+    };
+    Hours = {
+        "title": "a range of hours such as \"22:00-06:00\", or a list of them",
+        "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" }, "minItems": 1 }],
+        "examples": ["22:00-06:00", ["00:00-06:00", "12:00-13:00"]],
+    };
     CronExpression = {
         "type": "string", "title": "a cron expression such as \"*/15 * * * *\"",
         "examples": ["*/15 * * * *", "30 2 * * *", "@hourly", "@daily"],
@@ -164,6 +212,9 @@ pub(super) struct RawWorker {
     /// Threads for copying and unlinking.
     #[schemars(range(min = 1, max = 256), extend("default" = 4))]
     pub(super) threads: Option<u32>,
+    /// Scheduled snapshots at once, of all policies; as many as `threads` if not given.
+    #[schemars(range(min = 1, max = 256))]
+    pub(super) max_running: Option<u32>,
 }
 
 /// `[prune]`

@@ -23,6 +23,7 @@ pub(super) struct Main {
     pub(super) skip: Skip,
     pub(super) driver: DriverConfig,
     pub(super) threads: usize,
+    pub(super) max_running: usize,
     pub(super) prune_every: TimeDelta,
     pub(super) warn_pinned_after: Duration,
     pub(super) caps: Caps,
@@ -47,6 +48,7 @@ pub(super) fn main(raw: &RawConfig, report: &mut Report<'_>) -> Main {
         skip: skip(raw.snapshot.as_ref(), report),
         driver: driver(raw.driver.as_ref(), report),
         threads: size(raw.worker.as_ref().and_then(|worker| worker.threads).unwrap_or(4)),
+        max_running: size(raw.worker.as_ref().and_then(|worker| worker.max_running.or(worker.threads)).unwrap_or(4)),
         prune_every: delta(period_from("prune.every", prune, Duration::from_secs(1), report).unwrap_or(10 * minute)),
         warn_pinned_after: period("prune.warn_pinned_after", pinned, report).unwrap_or(7 * 24 * 60 * minute),
         caps: caps(raw.prune.as_ref(), report),
@@ -125,7 +127,7 @@ fn scrub(raw: Option<&RawScrub>, report: &mut Report<'_>) -> Option<ScrubConfig>
                 report.wrong_help("scrub.every", every.span(), "`every` and `schedule` are both there", "leave one of them out");
             }
             match cron::parse(text.get_ref()) {
-                Ok(cron) => Rhythm::Cron(Box::new(cron)),
+                Ok(times) => Rhythm::Cron([times].into()),
                 Err(problem) => {
                     match problem.help {
                         Some(help) => report.wrong_help("scrub.schedule", text.span(), problem.message, help),

@@ -52,6 +52,9 @@ pub(super) fn only_policies(table: &mut DeTable<'_>, schema: &Value, report: &mu
 /// Whether serde can read this value; everything wrong with it is reported, and taken out of tables within it.
 fn check_value(value: &mut Node<'_>, schema: &Value, path: &str, key: &Range<usize>, report: &mut Report<'_>) -> bool {
     let span = value.span();
+    if let Some(branch) = branch_of(value.get_ref(), schema) {
+        return check_value(value, branch, path, key, report);
+    }
     match (value.get_mut(), schema.get("type").and_then(Value::as_str)) {
         (DeValue::Table(table), Some("object")) => {
             // An inline table's span is its text; a header's or a dotted key's is shown as the key.
@@ -89,6 +92,16 @@ fn check_value(value: &mut Node<'_>, schema: &Value, path: &str, key: &Range<usi
             false
         }
     }
+}
+
+/// Of a schema that allows values of several types, the part for a value's type.
+fn branch_of<'s>(value: &DeValue<'_>, schema: &'s Value) -> Option<&'s Value> {
+    let kind = match value {
+        DeValue::String(_) => "string",
+        DeValue::Array(_) => "array",
+        _ => return None,
+    };
+    list(schema, "anyOf").iter().find(|branch| branch.get("type").and_then(Value::as_str) == Some(kind))
 }
 
 fn check_range(number: Option<i64>, schema: &Value, path: &str, span: Range<usize>, report: &mut Report<'_>) -> bool {
@@ -186,7 +199,7 @@ fn wanted(schema: &Value) -> String {
     if let Some((last, others)) = choices.split_last().filter(|(_, others)| !others.is_empty()) {
         return format!("\"{}\" or \"{last}\"", others.join("\", \""));
     }
-    if let Some(title) = schema.get("title").and_then(Value::as_str).filter(|_| kind == Some("string")) {
+    if let Some(title) = schema.get("title").and_then(Value::as_str).filter(|_| kind == Some("string") || kind.is_none()) {
         return title.to_owned();
     }
     match kind {

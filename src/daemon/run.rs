@@ -4,6 +4,7 @@ use super::{reload, threads};
 use crate::api;
 use crate::config::Config;
 use crate::event::Event;
+use crate::schedule::Job;
 use crate::snapshot::copy::NoProgress;
 use crate::worker::backend::{Answer, Backend};
 use crate::worker::problem::{Problem, ProblemKind};
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_cron_scheduler::{Job as CronJob, JobScheduler};
 
@@ -23,6 +24,8 @@ const FINISH: Duration = Duration::from_secs(20);
 const ROLL_BACK: Duration = Duration::from_secs(20);
 /// How often the heartbeat is logged.
 const HEARTBEAT: Duration = Duration::from_secs(60);
+/// How often the planner looks at least; the metronome wakes it every second.
+const BEAT: Duration = Duration::from_secs(2);
 /// How often the trash is looked at.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -42,9 +45,9 @@ pub fn run(config: Config, around: &Surroundings) -> Answer<()> {
     let daemon = Arc::new(Daemon {
         worker: Arc::clone(&worker),
         tick: Arc::new(Notify::new()),
+        turn: Arc::new(Notify::new()),
         prune: Arc::new(Notify::new()),
         sweep: Arc::new(Notify::new()),
-        slots: Arc::new(Semaphore::new(worker.config().threads)),
         path,
     });
     let sweep = Arc::clone(&daemon.sweep);
@@ -63,12 +66,12 @@ struct Daemon {
     worker: Arc<Worker>,
     /// Something may be due.
     tick: Arc<Notify>,
+    /// Somebody's turn may have come.
+    turn: Arc<Notify>,
     /// Something may have to go.
     prune: Arc<Notify>,
     /// Something may have to be unlinked.
     sweep: Arc<Notify>,
-    /// How many snapshots are taken at once.
-    slots: Arc<Semaphore>,
     path: PathBuf,
 }
 
@@ -153,32 +156,44 @@ impl Daemon {
         }
     }
 
-    /// Takes what is due, each slot on its own: a slow one holds up no other.
+    /// Takes what is due and whose turn it is, each slot on its own: a slow one holds up no other.
     async fn schedule(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
         let mut running = JoinSet::new();
+        let mut looked = tokio::time::Instant::now();
         loop {
-            tokio::select! {
+            let look = tokio::select! {
                 _ = stopped.wait_for(|stop| *stop) => break,
-                () = self.tick.notified() => {}
-                // A metronome that has stopped must not stop the schedule.
-                () = tokio::time::sleep(Duration::from_secs(30)) => {}
+                () = self.tick.notified() => true,
+                () = self.turn.notified() => false,
+                // A metronome that has stopped must not stop the schedule: it goes by the wall clock, and waits for hours
+                // when that is set back.
+                () = tokio::time::sleep_until(looked + BEAT) => true,
+            };
+            if look {
+                looked = tokio::time::Instant::now();
             }
             let worker = Arc::clone(&self.worker);
-            let jobs = tokio::task::spawn_blocking(move || worker.due_jobs()).await.unwrap_or_default();
-            for job in jobs {
-                let daemon = Arc::clone(&self);
-                running.spawn(async move {
-                    let Ok(_slot) = daemon.slots.acquire().await else { return };
-                    let worker = Arc::clone(&daemon.worker);
-                    let taken = tokio::task::spawn_blocking(move || worker.run_or_leave(&job)).await;
-                    if matches!(taken, Ok(true)) {
-                        daemon.prune.notify_one();
-                    }
-                });
-            }
+            let jobs = tokio::task::spawn_blocking(move || if look { worker.beat() } else { worker.next_turns() }).await;
+            let jobs = jobs.unwrap_or_default();
+            self.spawn(jobs, &mut running);
             while running.try_join_next().is_some() {}
         }
         while running.join_next().await.is_some() {}
+    }
+
+    fn spawn(self: &Arc<Self>, jobs: Vec<Job>, running: &mut JoinSet<()>) {
+        for job in jobs {
+            let daemon = Arc::clone(self);
+            running.spawn(async move {
+                let worker = Arc::clone(&daemon.worker);
+                let taken = tokio::task::spawn_blocking(move || worker.run_or_leave(&job)).await;
+                if matches!(taken, Ok(true)) {
+                    daemon.prune.notify_one();
+                }
+                // Somebody else may have waited for this one to end.
+                daemon.turn.notify_one();
+            });
+        }
     }
 
     /// Prunes every so often, after each snapshot, and when a fork has gone; empties the trash.

@@ -1,21 +1,20 @@
 //! When a snapshot is due: a pure function of schedule, ledger entry and `now`. The ledger entry is the memory of what
 //! was done, so a restart, a suspend, a stepped clock and normal running are one path.
 
-use super::{Missed, Retry, Rhythm, Schedule};
-use crate::ids::{InstanceId, PolicyName, SnapshotId};
+use super::slots::MOST_MISSED;
+use super::{Missed, OnEnable, Retry, Rhythm, Schedule};
+use crate::ids::SnapshotId;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-/// Missed slots are counted up to so many.
-const MOST_MISSED: u32 = 1000;
-/// So many slots are looked at to find the shortest.
-const SLOTS_MEASURED: u32 = 32;
 /// A slot that is noticed later than this was missed, as far as `missed = "skip"` goes.
 const ON_TIME: TimeDelta = TimeDelta::seconds(60);
 /// A ledger entry this far ahead of the clock (and beyond the next slot) is from a clock that was set wrong.
 const AHEAD: TimeDelta = TimeDelta::hours(1);
 /// One this far ahead makes the slot before the clock's time due at once.
 const FAR_AHEAD: TimeDelta = TimeDelta::days(1);
+
+pub use super::slots::MissedSlots;
 
 /// What a policy has done with an instance, as it is on the disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +43,9 @@ pub struct LedgerEntry {
     pub failures: u32,
     /// Since when the instance is gone.
     pub gone_since: Option<DateTime<Utc>>,
+    /// How much later than its slot (and jitter) the last run began, milliseconds; entries of old have it not.
+    #[serde(default)]
+    pub late_ms: Option<u64>,
 }
 
 /// A slot that was begun.
@@ -75,17 +77,6 @@ pub struct Success {
     pub snapshot: SnapshotId,
 }
 
-/// Slots that went by unseen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MissedSlots {
-    /// The first.
-    pub first: DateTime<Utc>,
-    /// The last.
-    pub last: DateTime<Utc>,
-    /// How many, up to 1000.
-    pub count: u32,
-}
-
 /// What to do now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Due {
@@ -104,83 +95,23 @@ pub enum Due {
     Missed(MissedSlots),
 }
 
-impl Schedule {
-    /// The first slot after `t`.
-    #[must_use]
-    pub fn slot_after(&self, t: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        match &self.rhythm {
-            Rhythm::Cron(cron) => cron.find_next_occurrence(&t.with_timezone(&self.timezone), false).ok().map(|t| t.with_timezone(&Utc)),
-            Rhythm::Every(interval) => {
-                let every = interval.num_milliseconds().max(1);
-                DateTime::from_timestamp_millis((t.timestamp_millis().div_euclid(every) + 1).checked_mul(every)?)
-            }
-        }
-    }
-
-    /// The last slot at or before `t`.
-    #[must_use]
-    pub fn slot_at_or_before(&self, t: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        match &self.rhythm {
-            Rhythm::Cron(cron) => cron.find_previous_occurrence(&t.with_timezone(&self.timezone), true).ok().map(|t| t.with_timezone(&Utc)),
-            Rhythm::Every(interval) => {
-                let every = interval.num_milliseconds().max(1);
-                DateTime::from_timestamp_millis(t.timestamp_millis().div_euclid(every).checked_mul(every)?)
-            }
-        }
-    }
-
-    /// How much later than its slots a pair runs: constant for the pair, spread over the jitter, never more than half a slot.
-    #[must_use]
-    pub fn offset(&self, policy: &PolicyName, instance: &InstanceId, _now: DateTime<Utc>) -> TimeDelta {
-        if self.jitter <= TimeDelta::zero() {
-            return TimeDelta::zero();
-        }
-        let most = self.jitter.min(self.shortest_slot().unwrap_or(self.jitter) / 2).num_milliseconds().max(0);
-        let digest = blake3::hash(format!("{policy}\0{instance}").as_bytes());
-        let part = digest.as_bytes().iter().take(4).fold(0i64, |sum, byte| sum << 8 | i64::from(*byte));
-        // In 128 bits: jitter of weeks times 32 bits is more than 64 can hold.
-        TimeDelta::milliseconds(i64::try_from((i128::from(part) * i128::from(most)) >> 32).unwrap_or(0))
-    }
-
-    /// The shortest of the schedule's first slots. They are the same whenever one asks: `0 0,1 * * *` has long and short
-    /// ones, and an offset that followed them would run a slot late by the length of another.
-    fn shortest_slot(&self) -> Option<TimeDelta> {
-        if let Rhythm::Every(interval) = self.rhythm {
-            return Some(interval);
-        }
-        let mut slot = self.slot_after(DateTime::UNIX_EPOCH)?;
-        let mut shortest = None;
-        for _ in 0..SLOTS_MEASURED {
-            let Some(next) = self.slot_after(slot).filter(|next| *next > slot) else { break };
-            shortest = Some(shortest.map_or(next - slot, |s: TimeDelta| s.min(next - slot)));
-            slot = next;
-        }
-        shortest
-    }
-
-    /// Slots after `from`, before `to`: the first, and how many up to [`MOST_MISSED`].
-    fn slots_between(&self, from: DateTime<Utc>, to: DateTime<Utc>) -> Option<MissedSlots> {
-        let first = self.slot_after(from).filter(|slot| *slot < to)?;
-        let (mut last, mut count) = (first, 1);
-        while count < MOST_MISSED {
-            match self.slot_after(last).filter(|slot| *slot < to && *slot > last) {
-                Some(slot) => last = slot,
-                None => break,
-            }
-            count += 1;
-        }
-        if count == MOST_MISSED
-            && let Some(before) = self.slot_at_or_before(to - TimeDelta::milliseconds(1))
-        {
-            last = before;
-        }
-        Some(MissedSlots { first, last, count })
-    }
-}
-
 /// What is due for a pair that does not run at this moment. `offset` is [`Schedule::offset`].
 #[must_use]
 pub fn due(schedule: &Schedule, offset: TimeDelta, entry: &LedgerEntry, now: DateTime<Utc>) -> Due {
+    due_for(schedule, offset, entry, now, None)
+}
+
+/// The same for a pair that was due before and waits for its turn: the slot that was `seen` is not missed for that.
+#[must_use]
+pub fn due_for(schedule: &Schedule, offset: TimeDelta, entry: &LedgerEntry, now: DateTime<Utc>, seen: Option<DateTime<Utc>>) -> Due {
+    match due_at_any_hour(schedule, offset, entry, now, seen) {
+        // Outside the window nothing begins: neither what is caught up nor what is tried again.
+        Due::Run { .. } if !schedule.is_open(now) => Due::NotYet(schedule.opens(now)),
+        due => due,
+    }
+}
+
+fn due_at_any_hour(schedule: &Schedule, offset: TimeDelta, entry: &LedgerEntry, now: DateTime<Utc>, seen: Option<DateTime<Utc>>) -> Due {
     // With the offset taken off, slots are as the schedule has them.
     let time = now - offset;
     let next = || schedule.slot_after(time).map(|slot| slot + offset);
@@ -189,8 +120,11 @@ pub fn due(schedule: &Schedule, offset: TimeDelta, entry: &LedgerEntry, now: Dat
         return due_again(entry, next(), now);
     };
     let missed = schedule.slots_between(handled, slot);
-    let is_current = time - slot <= ON_TIME || matches!(schedule.rhythm, Rhythm::Every(every) if time - slot < every && every <= ON_TIME);
-    if is_current || schedule.missed == Missed::Run {
+    let is_current = time - slot <= ON_TIME
+        || seen == Some(slot)
+        || matches!(schedule.rhythm, Rhythm::Every(every) if time - slot < every && every <= ON_TIME);
+    let is_caught_up = schedule.missed == Missed::Run && schedule.missed_within.is_none_or(|within| time - slot <= within);
+    if is_current || is_caught_up {
         return Due::Run { slot, attempt: 1, missed };
     }
     let first = missed.map_or(slot, |m| m.first);
@@ -237,7 +171,29 @@ impl LedgerEntry {
             last_error: None,
             failures: 0,
             gone_since: None,
+            late_ms: None,
         }
+    }
+
+    /// The entry of a pair that is known from now on, by the schedule's `on_enable`: with a snapshot at once, it is as if
+    /// one was to be tried again now.
+    #[must_use]
+    pub fn enabled(schedule: &Schedule, now: DateTime<Utc>) -> Self {
+        let entry = Self::new(now);
+        match schedule.on_enable {
+            OnEnable::Wait => entry,
+            OnEnable::Run => {
+                // Slots are whole seconds.
+                let slot = DateTime::from_timestamp(now.timestamp(), 0).unwrap_or(now);
+                Self { retry_slot: Some(slot), retry_at: Some(slot), ..entry }
+            }
+        }
+    }
+
+    /// How late the slot that is begun is; `offset` is the pair's.
+    #[must_use]
+    pub fn late(&self, slot: DateTime<Utc>, offset: TimeDelta, now: DateTime<Utc>) -> Self {
+        Self { late_ms: Some(u64::try_from((now - offset - slot).num_milliseconds()).unwrap_or(0)), ..self.clone() }
     }
 
     /// A slot is begun.

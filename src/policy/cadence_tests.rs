@@ -1,6 +1,8 @@
 //! The cadence by cases (change of clocks, missed slots, retries, clocks that step), and by random lives of a worker.
 
 use super::*;
+use crate::ids::{InstanceId, PolicyName};
+use crate::policy::Times;
 use chrono::TimeZone as _;
 use chrono_tz::Tz;
 use croner::parser::{CronParser, Seconds, Year};
@@ -24,12 +26,20 @@ fn secs(n: i64) -> TimeDelta {
 }
 
 fn schedule(rhythm: Rhythm, timezone: Tz) -> Schedule {
-    Schedule { rhythm, timezone, jitter: TimeDelta::zero(), missed: Missed::Run }
+    Schedule::new(rhythm, timezone)
 }
 
 fn cron(text: &str, timezone: Tz) -> Schedule {
     let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Optional).dom_and_dow(false).build();
-    schedule(Rhythm::Cron(Box::new(parser.parse(text).unwrap())), timezone)
+    schedule(Rhythm::Cron([Times::new(parser.parse(text).unwrap())].into()), timezone)
+}
+
+fn cron_list(texts: &[&str], timezone: Tz) -> Schedule {
+    let all = texts.iter().flat_map(|text| match cron(text, timezone).rhythm {
+        Rhythm::Cron(all) => all.to_vec(),
+        Rhythm::Every(_) => Vec::new(),
+    });
+    schedule(Rhythm::Cron(all.collect()), timezone)
 }
 
 fn every(n: i64) -> Schedule {
@@ -659,6 +669,7 @@ fn a_schedule() -> impl Strategy<Value = Schedule> {
         cron("*/10 * * * *", Tz::UTC),
         cron("0,7,30 * * * *", Tz::Europe__Vienna),
         cron("30 1,2 * * *", Tz::America__New_York),
+        cron_list(&["0 * * * *", "20,30 2 * * *"], Tz::Europe__Vienna),
     ]);
     (rhythms, any::<bool>()).prop_map(|(schedule, skip)| if skip { skipping(schedule) } else { schedule })
 }
@@ -726,3 +737,6 @@ proptest! {
         prop_assert_eq!(schedule.slot_at_or_before(next), Some(next));
     }
 }
+
+#[path = "cadence_limits_tests.rs"]
+mod limits;

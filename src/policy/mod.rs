@@ -5,14 +5,23 @@ pub mod cadence;
 pub mod cap;
 mod claims;
 mod foresight;
+pub mod lapse;
 mod plan;
 pub mod retention;
 mod rules;
 pub mod simulate;
+mod slots;
 pub mod space;
+mod times;
 pub mod trust;
+pub mod turns;
+mod window;
+mod zone;
 
 pub use plan::{Plan, PlanEntry, Reason, Rule, Side, Verdict};
+pub use slots::{Memo, Missed, OnEnable, Rhythm, Schedule};
+pub use times::Times;
+pub use window::{Window, WindowError};
 
 use crate::ids::{HoldName, InstanceId, PolicyName, SnapshotId};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -67,38 +76,6 @@ impl Select {
     pub fn matches(&self, instance: &InstanceId, is_fork: bool) -> bool {
         (self.include_forks || !is_fork) && self.instances.is_match(instance.as_str())
     }
-}
-
-/// When snapshots are due.
-#[derive(Debug, Clone)]
-pub struct Schedule {
-    /// The moments.
-    pub rhythm: Rhythm,
-    /// The zone that a cron expression is read in.
-    pub timezone: chrono_tz::Tz,
-    /// Each instance's slots are later by a constant part of this.
-    pub jitter: TimeDelta,
-    /// What to do about slots that went by unseen.
-    pub missed: Missed,
-}
-
-/// The moments of a schedule.
-#[derive(Debug, Clone)]
-pub enum Rhythm {
-    /// A cron expression of five to seven fields, or an alias (boxed: croner's type is large).
-    Cron(Box<croner::Cron>),
-    /// Every so often, counted from the Unix epoch; one second at least.
-    Every(TimeDelta),
-}
-
-/// What to do about slots that went by while nobody looked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Missed {
-    /// Take one snapshot now, however many slots were missed.
-    Run,
-    /// Log them and wait for the next.
-    Skip,
 }
 
 /// How often a failed snapshot is tried within its slot.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::ids::{InstanceId, PolicyName, SnapshotId};
 use crate::policy::retention::{self, Circumstances};
-use crate::policy::{Gone, Granularity, KindRule, Missed, Retry, Rhythm, Select, SnapshotFacts, Verdict};
+use crate::policy::{Gone, Granularity, KindRule, Retry, Rhythm, Select, SnapshotFacts, Verdict};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,17 +29,13 @@ fn policy(retention: Retention) -> Policy {
     }
 }
 
-fn schedule(rhythm: Rhythm, timezone: chrono_tz::Tz) -> Schedule {
-    Schedule { rhythm, timezone, jitter: TimeDelta::zero(), missed: Missed::Run }
-}
-
 fn every(minutes: i64) -> Schedule {
-    schedule(Rhythm::Every(TimeDelta::minutes(minutes)), chrono_tz::Tz::UTC)
+    Schedule::new(Rhythm::Every(TimeDelta::minutes(minutes)), chrono_tz::Tz::UTC)
 }
 
 fn cron(text: &str) -> Schedule {
     let parser = croner::parser::CronParser::builder().seconds(croner::parser::Seconds::Optional).year(croner::parser::Year::Optional);
-    schedule(Rhythm::Cron(Box::new(parser.build().parse(text).unwrap())), chrono_tz::Tz::UTC)
+    Schedule::new(Rhythm::Cron([crate::policy::Times::new(parser.build().parse(text).unwrap())].into()), chrono_tz::Tz::UTC)
 }
 
 fn model(hours: i64) -> Model {

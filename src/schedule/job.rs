@@ -10,19 +10,22 @@ use crate::store::Summary;
 use crate::store::instances::{Standing, standing};
 use crate::store::manifest::Kind;
 use chrono::{DateTime, TimeDelta, Utc};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A slot that is due.
 #[derive(Debug, Clone)]
 pub struct Job {
     /// Its policy, as it was when the slot came due.
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
     /// Its instance.
     pub instance: InstanceId,
     /// The slot.
     pub slot: DateTime<Utc>,
     /// Which attempt, from 1.
     pub attempt: u32,
+    /// How much later than the slot it was to run.
+    pub offset: TimeDelta,
 }
 
 /// The event of a snapshot that was published.
@@ -47,7 +50,7 @@ struct Running<'a>(&'a Schedules, Pair);
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.live().running.remove(&self.1);
+        self.0.no_longer_runs(&self.1);
     }
 }
 
@@ -67,12 +70,22 @@ impl Schedules {
 
     /// Gives a job back that was not begun.
     pub fn leave(&self, job: &Job) {
-        self.live().running.remove(&(job.policy.name.clone(), job.instance.clone()));
+        self.no_longer_runs(&(job.policy.name.clone(), job.instance.clone()));
+    }
+
+    fn no_longer_runs(&self, (policy, instance): &Pair) {
+        let mut live = self.live();
+        if let Some(all) = live.running.get_mut(policy) {
+            all.remove(instance);
+        }
     }
 
     fn run_slot(&self, job: &Job, pair: &Pair, how: How<'_>) -> Result<bool, LedgerError> {
         let now = self.store.clock.now();
-        let entry = self.ledger.get_or_begin(pair, now)?.begin(job.slot, job.attempt, now);
+        let mut entry = self.ledger.get_or_begin(pair, now)?.begin(job.slot, job.attempt, now);
+        if job.attempt == 1 {
+            entry = entry.late(job.slot, job.offset, now);
+        }
         if !job.policy.select.include_forks && self.is_fork(&job.instance)? {
             // It became one since the root was read: a copy of a fork gets its record last.
             let why = "it is a fork, and the policy leaves forks out".to_owned();
@@ -106,7 +119,7 @@ impl Schedules {
                 Ok(false)
             }
             Err(e) => {
-                self.fail(pair, Some(&job.policy), (begun, &e.to_string(), e.is_cancelled()), now)?;
+                self.fail(pair, Some(job.policy.as_ref()), (begun, &e.to_string(), e.is_cancelled()), now)?;
                 Ok(false)
             }
         }
@@ -136,7 +149,6 @@ impl Schedules {
         let next = policy.and_then(|p| p.schedule.as_ref()).and_then(|s| s.slot_after(begun.slot));
         let entry = self.ledger.get_or_begin(pair, now)?.failed(begun, error, interrupted, retry, next, now);
         self.ledger.set(pair, entry.clone())?;
-        self.live().quiet_until.remove(pair);
         self.store.events.emit(Event::SnapshotFailed {
             instance: pair.1.clone(),
             policy: Some(pair.0.clone()),

@@ -29,11 +29,29 @@ impl From<FsError> for LedgerError {
     }
 }
 
-/// All entries.
+/// All entries, by policy and instance.
 #[derive(Debug)]
 pub struct Ledger {
     store: Arc<Store>,
-    entries: Mutex<BTreeMap<Pair, LedgerEntry>>,
+    entries: Mutex<Entries>,
+}
+
+type Entries = BTreeMap<PolicyName, BTreeMap<InstanceId, Known>>;
+
+/// An entry, and what follows from it.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) entry: LedgerEntry,
+    /// Nothing is due before this time; not known after a change of the entry.
+    pub(super) quiet_until: Option<DateTime<Utc>>,
+    /// The slot that is due and waits for its turn.
+    pub(super) seen: Option<DateTime<Utc>>,
+}
+
+impl Known {
+    fn new(entry: LedgerEntry) -> Self {
+        Self { entry, quiet_until: None, seen: None }
+    }
 }
 
 impl Ledger {
@@ -42,7 +60,7 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Newer`], or [`LedgerError::Store`] if the ledger cannot be listed.
     pub fn load(store: Arc<Store>) -> Result<Self, LedgerError> {
-        let mut entries = BTreeMap::new();
+        let mut entries = Entries::new();
         for dir in store.fs.list_if_there(&store.layout.ledger())? {
             let Some(Ok(policy)) = dir.name.to_str().map(PolicyName::parse) else { continue };
             let path = store.layout.ledger_of(&policy);
@@ -50,7 +68,7 @@ impl Ledger {
                 let name = file.name.to_str().and_then(|n| n.strip_suffix(".json"));
                 let Some(Ok(instance)) = name.map(InstanceId::parse) else { continue };
                 match read_record::<LedgerEntry>(&store.fs, &store.layout.ledger_entry(&policy, &instance)) {
-                    Ok(Some(entry)) => drop(entries.insert((policy.clone(), instance), entry)),
+                    Ok(Some(entry)) => drop(entries.entry(policy.clone()).or_default().insert(instance, Known::new(entry))),
                     Ok(None) => {}
                     Err(e @ RecordError::Newer { .. }) => return Err(LedgerError::Newer(e)),
                     Err(e) => store.events.emit(Event::RecordUnreadable {
@@ -64,23 +82,39 @@ impl Ledger {
         Ok(Self { store, entries: Mutex::new(entries) })
     }
 
-    fn entries(&self) -> MutexGuard<'_, BTreeMap<Pair, LedgerEntry>> {
+    fn entries(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn get(&self, pair: &Pair) -> Option<LedgerEntry> {
-        self.entries().get(pair).cloned()
+    pub(super) fn get(&self, (policy, instance): &Pair) -> Option<LedgerEntry> {
+        self.entries().get(policy)?.get(instance).map(|known| known.entry.clone())
+    }
+
+    /// Whether a pair's slot was due when somebody last looked.
+    pub(super) fn is_due(&self, (policy, instance): &Pair) -> bool {
+        self.entries().get(policy).and_then(|all| all.get(instance)).is_some_and(|known| known.seen.is_some())
     }
 
     /// All entries.
     #[must_use]
     pub fn all(&self) -> Vec<(Pair, LedgerEntry)> {
-        self.entries().iter().map(|(pair, entry)| (pair.clone(), entry.clone())).collect()
+        let entries = self.entries();
+        let pairs = entries.iter().flat_map(|(policy, all)| all.iter().map(move |(instance, known)| (policy, instance, known)));
+        pairs.map(|(policy, instance, known)| ((policy.clone(), instance.clone()), known.entry.clone())).collect()
     }
 
-    pub(super) fn of_policy(&self, policy: &PolicyName) -> Vec<(Pair, LedgerEntry)> {
-        let entries = self.entries();
-        entries.iter().filter(|((p, _), _)| p == policy).map(|(pair, entry)| (pair.clone(), entry.clone())).collect()
+    /// What is known of a policy's instances, in their order. Nothing is written meanwhile.
+    pub(super) fn with_policy<T>(&self, policy: &PolicyName, look: impl FnOnce(&mut BTreeMap<InstanceId, Known>) -> T) -> T {
+        let mut entries = self.entries();
+        match entries.get_mut(policy) {
+            Some(all) => look(all),
+            None => look(&mut BTreeMap::new()),
+        }
+    }
+
+    /// Forgets when nothing is due: after a change of policies or of the clock.
+    pub(super) fn reconsider(&self) {
+        self.entries().values_mut().flat_map(BTreeMap::values_mut).for_each(|known| known.quiet_until = None);
     }
 
     /// The entry of a pair; a pair that is new gets one that begins now.
@@ -96,7 +130,7 @@ impl Ledger {
     /// Writes an entry, durable on return, and then remembers it.
     pub(super) fn set(&self, pair: &Pair, entry: LedgerEntry) -> Result<(), LedgerError> {
         write_record(&self.store.fs, &self.store.layout.ledger_entry(&pair.0, &pair.1), &entry)?;
-        self.entries().insert(pair.clone(), entry);
+        self.entries().entry(pair.0.clone()).or_default().insert(pair.1.clone(), Known::new(entry));
         Ok(())
     }
 }

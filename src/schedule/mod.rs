@@ -12,10 +12,11 @@ pub use ledger::{Ledger, LedgerError};
 use crate::event::Event;
 use crate::ids::{InstanceId, PolicyName};
 use crate::policy::Policy;
-use crate::policy::cadence::{Due, LedgerEntry, MissedSlots, due};
+use crate::policy::cadence::{Due, LedgerEntry, MissedSlots, due_for};
+use crate::policy::turns::{Bounds, Waiting, turns};
 use crate::store::Store;
 use chrono::{DateTime, Utc};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A policy and an instance.
@@ -32,10 +33,83 @@ pub struct Schedules {
 /// What is in memory only.
 #[derive(Debug, Default)]
 struct Live {
-    running: HashSet<Pair>,
-    /// Nothing is due for a pair before this time.
-    quiet_until: HashMap<Pair, DateTime<Utc>>,
+    running: BTreeMap<PolicyName, BTreeSet<InstanceId>>,
+    /// What was due at the last tick and has not begun, in its order.
+    line: Vec<DueSlot>,
+    /// How many may run, as of the last tick.
+    bounds: Bounds,
+    /// Pairs whose ledger could not be written are left alone until then.
+    troubled: HashMap<Pair, DateTime<Utc>>,
     last_tick: Option<DateTime<Utc>>,
+    matched: Matched,
+}
+
+/// Which instances each policy is for, as of the last tick: names are compared with globs only when something is new.
+#[derive(Debug, Default)]
+struct Matched {
+    /// Where the policies lay in memory, and how many there were; [`Schedules::reconsider`] forgets it all.
+    policies: (usize, usize),
+    instances: Vec<(InstanceId, bool)>,
+    /// The places of each policy's instances, by their names.
+    of_policy: Vec<Arc<[usize]>>,
+}
+
+impl Matched {
+    fn of(&mut self, policies: &[Policy], instances: &[(InstanceId, bool)]) -> Vec<Arc<[usize]>> {
+        let here = (policies.as_ptr().addr(), policies.len());
+        if self.policies != here || self.instances != instances {
+            self.policies = here;
+            self.instances = instances.to_vec();
+            self.of_policy = policies.iter().map(|policy| matching(policy, instances)).collect();
+        }
+        self.of_policy.clone()
+    }
+}
+
+fn matching(policy: &Policy, instances: &[(InstanceId, bool)]) -> Arc<[usize]> {
+    let all = instances.iter().enumerate().filter(|(_, (instance, is_fork))| policy.select.matches(instance, *is_fork));
+    let mut all: Vec<(usize, &InstanceId)> = all.map(|(place, (instance, _))| (place, instance)).collect();
+    all.sort_by_key(|(_, instance)| *instance);
+    all.into_iter().map(|(place, _)| place).collect()
+}
+
+impl DueSlot {
+    fn pair(&self) -> Pair {
+        (self.job.policy.name.clone(), self.job.instance.clone())
+    }
+
+    fn waiting(&self) -> Waiting<'_> {
+        Waiting { policy: &self.job.policy.name, due_since: self.due_since, served: self.served }
+    }
+}
+
+impl Live {
+    fn runs(&self, policy: &PolicyName, instance: &InstanceId) -> bool {
+        self.running.get(policy).is_some_and(|all| all.contains(instance))
+    }
+
+    fn is_troubled(&self, policy: &PolicyName, instance: &InstanceId, now: DateTime<Utc>) -> bool {
+        let until = if self.troubled.is_empty() { None } else { self.troubled.get(&(policy.clone(), instance.clone())) };
+        until.is_some_and(|until| now < *until)
+    }
+}
+
+/// Which of the pairs that are due may begin.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn<'t> {
+    /// Snapshots at once, of all policies.
+    pub max_running: usize,
+    /// These pairs only; `None`: any.
+    pub only: Option<&'t BTreeSet<Pair>>,
+}
+
+/// A slot that is due, and who waits for it.
+#[derive(Debug)]
+struct DueSlot {
+    job: Job,
+    missed: Option<MissedSlots>,
+    due_since: DateTime<Utc>,
+    served: Option<DateTime<Utc>>,
 }
 
 impl Schedules {
@@ -69,12 +143,27 @@ impl Schedules {
     /// Whether a pair's slot is being taken at this moment.
     #[must_use]
     pub fn is_running(&self, pair: &Pair) -> bool {
-        self.live().running.contains(pair)
+        self.live().runs(&pair.0, &pair.1)
     }
 
     /// Forgets what was computed ahead, after the policies have changed.
     pub fn reconsider(&self) {
-        self.live().quiet_until.clear();
+        self.ledger.reconsider();
+        let mut live = self.live();
+        live.troubled.clear();
+        live.matched = Matched::default();
+    }
+
+    /// Whether a pair's slot is due and waits for its turn.
+    #[must_use]
+    pub fn is_waiting(&self, pair: &Pair) -> bool {
+        self.ledger.is_due(pair)
+    }
+
+    /// The pairs whose slot is due and waits for its turn.
+    #[must_use]
+    pub fn waiting(&self) -> BTreeSet<Pair> {
+        self.live().line.iter().map(DueSlot::pair).collect()
     }
 
     /// Since when each pair's instance is gone.
@@ -83,86 +172,135 @@ impl Schedules {
         self.ledger.all().into_iter().filter_map(|(pair, entry)| Some((pair, entry.gone_since?))).collect()
     }
 
-    /// The jobs that are due now, each marked as running until [`Schedules::run`] ends it. `instances` are those of the
-    /// proven root (with whether each is a fork); `None` if it is not proven: then nothing is known to be gone.
-    /// Errors of single pairs are reported, and stop no other.
-    pub fn tick(&self, policies: &[Policy], instances: Option<&[(InstanceId, bool)]>, now: DateTime<Utc>) -> Vec<Job> {
+    /// The jobs whose turn it is now, each marked as running until [`Schedules::run`] ends it; what else is due waits, and
+    /// has not begun. `instances` are those of the proven root (with whether each is a fork); `None` if it is not proven:
+    /// then nothing is known to be gone. Errors of single pairs are reported, and stop no other.
+    pub fn tick(&self, policies: &[Policy], instances: Option<&[(InstanceId, bool)]>, turn: Turn<'_>, now: DateTime<Utc>) -> Vec<Job> {
+        let stepped_back = self.live().last_tick.replace(now).is_some_and(|last| last > now);
+        if stepped_back {
+            self.ledger.reconsider();
+        }
+        let mut due = Vec::new();
+        let mut bounds = Bounds { host: turn.max_running, ..Bounds::default() };
+        let all = instances.unwrap_or_default();
+        let matched = self.live().matched.of(policies, all);
+        for (policy, places) in policies.iter().zip(matched) {
+            if let Some(most) = policy.schedule.as_ref().and_then(|schedule| schedule.max_running) {
+                bounds.of_policy.insert(policy.name.clone(), most);
+            }
+            let matching: Vec<&InstanceId> = places.iter().filter_map(|place| all.get(*place).map(|(instance, _)| instance)).collect();
+            self.note_presence(policy, &matching, instances.is_some(), now);
+            due.extend(self.look_at(policy, &matching, now));
+        }
+        due.retain(|slot| turn.only.is_none_or(|only| only.contains(&slot.pair())));
+        // Those that stand equal stay in the order of policies and names.
+        due.sort_by_key(|slot| slot.waiting().place());
         {
             let mut live = self.live();
-            if live.last_tick.is_some_and(|last| last > now) {
-                live.quiet_until.clear();
-            }
-            live.last_tick = Some(now);
+            live.line = due;
+            live.bounds = bounds;
         }
-        let mut jobs = Vec::new();
-        for policy in policies {
-            let matching: Vec<&InstanceId> = instances
-                .unwrap_or_default()
-                .iter()
-                .filter(|(instance, is_fork)| policy.select.matches(instance, *is_fork))
-                .map(|(instance, _)| instance)
-                .collect();
-            if instances.is_some() {
-                self.note_gone(policy, &matching, now);
-            }
-            for instance in matching {
-                let pair = (policy.name.clone(), instance.clone());
-                match self.look_at(policy, &pair, now) {
-                    Ok(job) => jobs.extend(job),
-                    Err(e) => self.report_ledger_error(&pair, &e, now),
-                }
-            }
-        }
-        // Fair among policies and instances: whose slot is oldest goes first.
-        jobs.sort_by_key(|job| job.slot);
-        jobs
+        self.next_turns()
     }
 
-    fn look_at(&self, policy: &Policy, pair: &Pair, now: DateTime<Utc>) -> Result<Option<Job>, LedgerError> {
-        let Some(schedule) = &policy.schedule else {
-            self.ledger.get_or_begin(pair, now)?;
-            return Ok(None);
-        };
-        {
-            let live = self.live();
-            if live.running.contains(pair) || live.quiet_until.get(pair).is_some_and(|until| now < *until) {
-                return Ok(None);
+    /// The jobs whose turn it is now, of what was due at the last tick; for when a job has ended. What was missed is
+    /// reported with the slot that makes up for it.
+    pub fn next_turns(&self) -> Vec<Job> {
+        let mut live = self.live();
+        if live.line.is_empty() {
+            return Vec::new();
+        }
+        let running = live.running.iter().map(|(policy, all)| (policy.clone(), all.len())).collect();
+        let places = turns(live.line.iter().map(DueSlot::waiting), &running, &live.bounds);
+        let mut begun = Vec::with_capacity(places.len());
+        for place in places.into_iter().rev() {
+            let slot = live.line.remove(place);
+            let pair = slot.pair();
+            live.running.entry(pair.0).or_default().insert(pair.1);
+            begun.push(slot);
+        }
+        drop(live);
+        begun.reverse();
+        for slot in &begun {
+            if let Some(slots) = slot.missed {
+                self.report_missed(&slot.pair(), slots);
             }
         }
-        let entry = self.ledger.get_or_begin(pair, now)?;
-        let offset = schedule.offset(&pair.0, &pair.1, now);
-        match due(schedule, offset, &entry, now) {
-            Due::NotYet(until) => {
-                let until = until.unwrap_or(DateTime::<Utc>::MAX_UTC);
-                self.live().quiet_until.insert(pair.clone(), until);
-                Ok(None)
-            }
-            Due::Missed(slots) => {
-                self.ledger.set(pair, entry.missed(slots))?;
-                self.report_missed(pair, slots);
-                Ok(None)
-            }
-            Due::Run { slot, attempt, missed } => {
-                if let Some(slots) = missed {
-                    self.report_missed(pair, slots);
-                }
-                self.live().running.insert(pair.clone());
-                Ok(Some(Job { policy: policy.clone(), instance: pair.1.clone(), slot, attempt }))
-            }
-        }
+        begun.into_iter().map(|slot| slot.job).collect()
     }
 
-    /// Notes which instances of a policy are gone, and which are there again.
-    fn note_gone(&self, policy: &Policy, matching: &[&InstanceId], now: DateTime<Utc>) {
-        let there: HashSet<&InstanceId> = matching.iter().copied().collect();
-        for (pair, entry) in self.ledger.of_policy(&policy.name) {
-            let is_there = there.contains(&pair.1);
-            if is_there == entry.gone_since.is_some()
-                && let Err(e) = self.ledger.set(&pair, entry.seen(is_there, now))
-            {
+    /// Writes down which instances of a policy are new, gone, and there again. `matching` is in order.
+    fn note_presence(&self, policy: &Policy, matching: &[&InstanceId], is_proven: bool, now: DateTime<Utc>) {
+        let mut news: Vec<(Pair, LedgerEntry)> = Vec::new();
+        let live = self.live();
+        self.ledger.with_policy(&policy.name, |known| {
+            let mut rest = matching.iter().copied().peekable();
+            let pair = |instance: &InstanceId| (policy.name.clone(), instance.clone());
+            for (instance, known) in known.iter() {
+                while let Some(new) = rest.next_if(|next| *next < instance) {
+                    news.push((pair(new), self.first_entry(policy, now)));
+                }
+                let is_there = rest.next_if(|next| *next == instance).is_some();
+                // One that runs is left alone: its outcome must not be overwritten.
+                if is_proven && is_there == known.entry.gone_since.is_some() && !live.runs(&policy.name, instance) {
+                    news.push((pair(instance), known.entry.seen(is_there, now)));
+                }
+            }
+            news.extend(rest.map(|new| (pair(new), self.first_entry(policy, now))));
+        });
+        news.retain(|(pair, _)| !live.is_troubled(&pair.0, &pair.1, now));
+        drop(live);
+        for (pair, entry) in news {
+            if let Err(e) = self.ledger.set(&pair, entry) {
                 self.report_ledger_error(&pair, &e, now);
             }
         }
+    }
+
+    /// What is due of a policy's instances; what was missed for good is written down. `matching` is in order.
+    fn look_at(&self, policy: &Policy, matching: &[&InstanceId], now: DateTime<Utc>) -> Vec<DueSlot> {
+        let Some(schedule) = &policy.schedule else { return Vec::new() };
+        let (mut due, mut gone_by) = (Vec::new(), Vec::new());
+        let live = self.live();
+        let mut shared = None;
+        self.ledger.with_policy(&policy.name, |known| {
+            let mut there = matching.iter().copied().peekable();
+            for (instance, known) in known.iter_mut() {
+                while there.next_if(|next| *next < instance).is_some() {}
+                if there.next_if(|next| *next == instance).is_none() || known.quiet_until.is_some_and(|until| now < until) {
+                    continue;
+                }
+                if live.runs(&policy.name, instance) || live.is_troubled(&policy.name, instance, now) {
+                    continue;
+                }
+                let offset = schedule.offset(&policy.name, instance, now);
+                let found = due_for(schedule, offset, &known.entry, now, known.seen.take());
+                match found {
+                    Due::NotYet(until) => known.quiet_until = Some(until.unwrap_or(DateTime::<Utc>::MAX_UTC)),
+                    Due::Missed(slots) => gone_by.push(((policy.name.clone(), instance.clone()), known.entry.missed(slots), slots)),
+                    Due::Run { slot, attempt, missed } => {
+                        known.seen = Some(slot);
+                        let retried = known.entry.retry_at.filter(|_| known.entry.retry_slot == Some(slot));
+                        let due_since = retried.unwrap_or_else(|| missed.map_or(slot, |missed| missed.first) + offset);
+                        let policy = Arc::clone(shared.get_or_insert_with(|| Arc::new(policy.clone())));
+                        let job = Job { policy, instance: instance.clone(), slot, attempt, offset };
+                        due.push(DueSlot { job, missed, due_since, served: known.entry.last_slot });
+                    }
+                }
+            }
+        });
+        drop(live);
+        for (pair, entry, slots) in gone_by {
+            match self.ledger.set(&pair, entry) {
+                Ok(()) => self.report_missed(&pair, slots),
+                Err(e) => self.report_ledger_error(&pair, &e, now),
+            }
+        }
+        due
+    }
+
+    fn first_entry(&self, policy: &Policy, now: DateTime<Utc>) -> LedgerEntry {
+        policy.schedule.as_ref().map_or_else(|| LedgerEntry::new(now), |schedule| LedgerEntry::enabled(schedule, now))
     }
 
     fn report_missed(&self, (policy, instance): &Pair, slots: MissedSlots) {
@@ -177,7 +315,7 @@ impl Schedules {
 
     /// A slot whose ledger cannot be written is not begun: it failed. Reported, and not again before a minute has passed.
     fn report_ledger_error(&self, pair: &Pair, error: &LedgerError, now: DateTime<Utc>) {
-        self.live().quiet_until.insert(pair.clone(), now + chrono::TimeDelta::minutes(1));
+        self.live().troubled.insert(pair.clone(), now + chrono::TimeDelta::minutes(1));
         self.store.events.emit(Event::SnapshotFailed {
             instance: pair.1.clone(),
             policy: Some(pair.0.clone()),

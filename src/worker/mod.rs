@@ -4,6 +4,7 @@
 pub mod backend;
 mod checking;
 mod clock;
+mod due;
 mod pinned;
 mod planning;
 pub mod problem;
@@ -97,6 +98,8 @@ pub struct Worker {
     /// One prune at a time.
     pruning: Mutex<()>,
     clock: clock::ClockWatch,
+    /// When `run` last looked at its schedules.
+    beat: Mutex<Option<crate::policy::lapse::Beat>>,
     /// The pass of the background check.
     scrub: Mutex<scrub::Pass>,
     /// Who looks at the trash, if somebody does so in the background.
@@ -146,6 +149,7 @@ impl Worker {
             progress,
             space_short: AtomicBool::new(false),
             pruning: Mutex::default(),
+            beat: Mutex::default(),
             scrub: Mutex::default(),
             sweeper: std::sync::OnceLock::new(),
             stopping: Arc::default(),
@@ -203,14 +207,6 @@ impl Worker {
         Flow { threads: self.config().threads, progress: self.progress.as_ref(), cancelled: &self.cancelled }
     }
 
-    /// The slots that are due now.
-    #[must_use]
-    pub fn due_jobs(&self) -> Vec<Job> {
-        let proven = self.store.prove_root().is_ok();
-        let instances: Vec<_> = self.forks.last_scan().names().collect();
-        self.schedules.tick(&self.config().policies, proven.then_some(&instances), self.store.clock.now())
-    }
-
     /// Takes the snapshot of a slot; true if there is one now.
     pub fn run_job(&self, job: &Job) -> bool {
         let config = self.config();
@@ -263,27 +259,12 @@ impl Worker {
     /// [`Problem`] if the queue or the trash cannot be worked on. Slots that failed are in ledger and log; the number
     /// of slots that failed is returned.
     pub fn once(&self) -> Result<usize, Problem> {
-        let jobs = self.due_jobs();
-        let threads = self.config().threads.clamp(1, jobs.len().max(1));
-        let next = std::sync::atomic::AtomicUsize::new(0);
-        let failed = std::sync::atomic::AtomicUsize::new(0);
-        let work = || {
-            while let Some(job) = jobs.get(next.fetch_add(1, Ordering::SeqCst)) {
-                if !self.run_job(job) {
-                    failed.fetch_add(1, Ordering::SeqCst);
-                }
-            }
-        };
-        if threads == 1 {
-            work();
-        } else {
-            std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
-        }
+        let failed = self.run_all_due();
         self.forks.run_ready(&self.stopping, &self.cancelled).map_err(|e| problem_of_fork(&e))?;
         self.prune_pass()?;
         self.sweep()?;
         self.forks.compact().map_err(|e| problem_of_fork(&e))?;
-        Ok(failed.into_inner())
+        Ok(failed)
     }
 
     fn last_scan(&self) -> Arc<Scan> {

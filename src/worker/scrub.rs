@@ -9,9 +9,9 @@ use super::verify::verify_one;
 use super::view::{Finding, VerifyBody};
 use crate::event::Event;
 use crate::ids::SnapshotId;
-use crate::policy::{Missed, Schedule};
+use crate::policy::Schedule;
 use crate::snapshot::copy::{Flow, NoProgress};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use std::sync::PoisonError;
 
 /// What a pass has done so far.
@@ -32,7 +32,7 @@ impl Worker {
     /// Compares the digests of one snapshot whose turn it is; false if it is nobody's.
     pub fn scrub_next(&self) -> bool {
         let Some(config) = self.config().scrub.clone() else { return false };
-        let schedule = Schedule { rhythm: config.rhythm, timezone: chrono_tz::Tz::UTC, jitter: TimeDelta::zero(), missed: Missed::Run };
+        let schedule = Schedule::new(config.rhythm, chrono_tz::Tz::UTC);
         let now = self.store.clock.now();
         let Some(slot) = schedule.slot_at_or_before(now) else { return false };
         let mut pass = self.scrub.lock().unwrap_or_else(PoisonError::into_inner);
@@ -99,6 +99,7 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chrono::TimeDelta;
 
     #[test]
     fn the_one_that_waits_longest_is_next_and_after_a_slot_each_has_one_turn() {

@@ -27,6 +27,10 @@ pub(super) trait Sight {
     fn ledger(&self) -> Vec<(Pair, LedgerEntry)>;
     /// Whether a slot of the pair is being taken.
     fn is_running(&self, pair: &Pair) -> bool;
+    /// Whether a slot of the pair is due and waits for its turn.
+    fn is_waiting(&self, _pair: &Pair) -> bool {
+        false
+    }
     /// What is in the instances root.
     fn scan(&self) -> Arc<Scan>;
     /// Why the queue is closed, if it is.

@@ -6,7 +6,7 @@ use crate::ids::InstanceId;
 use crate::policy::Policy;
 use crate::policy::cadence::{Due, LedgerEntry, due};
 use crate::schedule::Pair;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use std::collections::BTreeMap;
 
 /// The whole status at `now`.
@@ -68,6 +68,9 @@ fn no_instances(policy: &Policy) -> PolicyStatus {
         last_error: None,
         failures: 0,
         next_slot: None,
+        next_slot_local: None,
+        timezone: policy.schedule.as_ref().map(|schedule| schedule.timezone.to_string()),
+        late_ms: None,
         snapshots: 0,
     }
 }
@@ -82,8 +85,12 @@ fn pair_status(sight: &dyn Sight, policy: &Policy, pair: &Pair, entry: Option<&L
             Due::Missed(_) => schedule.slot_after(now - offset).map(|slot| slot + offset),
         }
     });
+    let next_slot = next_slot.filter(|_| entry.gone_since.is_none());
+    let zone = policy.schedule.as_ref().map(|schedule| schedule.timezone);
     let state = if sight.is_running(pair) {
         "running"
+    } else if sight.is_waiting(pair) {
+        "due"
     } else if entry.gone_since.is_some() {
         "gone"
     } else if policy.schedule.is_none() {
@@ -104,7 +111,10 @@ fn pair_status(sight: &dyn Sight, policy: &Policy, pair: &Pair, entry: Option<&L
         last_snapshot: entry.last_success.map(|s| s.snapshot),
         last_error: entry.last_error,
         failures: entry.failures,
-        next_slot: if entry.gone_since.is_some() { None } else { next_slot },
+        next_slot,
+        next_slot_local: next_slot.zip(zone).map(|(at, zone)| at.with_timezone(&zone).to_rfc3339_opts(SecondsFormat::AutoSi, false)),
+        timezone: zone.map(|zone| zone.to_string()),
+        late_ms: entry.late_ms,
         snapshots: taken as u64,
     }
 }

@@ -46,6 +46,9 @@ impl Sight for Worker {
     fn is_running(&self, pair: &Pair) -> bool {
         self.schedules.is_running(pair)
     }
+    fn is_waiting(&self, pair: &Pair) -> bool {
+        self.schedules.is_waiting(pair)
+    }
     fn scan(&self) -> Arc<Scan> {
         self.last_scan()
     }

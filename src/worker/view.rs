@@ -269,7 +269,7 @@ pub struct PolicyStatus {
     pub policy: PolicyName,
     /// The instance; null if the policy matches none.
     pub instance: Option<InstanceId>,
-    /// `ok`, `running`, `failing`, `waiting` (nothing was due yet), `gone` (no such instance), `no instances` or `prune only`.
+    /// `ok`, `running`, `due` (its slot waits for its turn), `failing`, `waiting` (nothing was due yet), `gone` (no such instance), `no instances` or `prune only`.
     pub state: String,
     /// When the last success was taken.
     pub last_success_at: Option<DateTime<Utc>>,
@@ -281,6 +281,15 @@ pub struct PolicyStatus {
     pub failures: u32,
     /// The next slot.
     pub next_slot: Option<DateTime<Utc>>,
+    /// The same in the policy's zone, with its offset.
+    #[serde(default)]
+    pub next_slot_local: Option<String>,
+    /// The policy's zone.
+    #[serde(default)]
+    pub timezone: Option<String>,
+    /// How much later than its slot (and jitter) the last run began, milliseconds; null if not known.
+    #[serde(default)]
+    pub late_ms: Option<u64>,
     /// Snapshots that the policy has of the instance.
     pub snapshots: u64,
 }

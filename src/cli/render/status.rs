@@ -1,9 +1,9 @@
 //! The worker, and how each policy does.
 
 use super::{BAD, GOOD, ODD, block, paint, table};
-use crate::cli::words::{age, count};
+use crate::cli::words::{age, count, span};
 use crate::worker::view::{PolicyStatus, StatusView, WorkerView};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 /// `status`.
 #[must_use]
@@ -16,7 +16,7 @@ pub(in crate::cli) fn status(status: &StatusView, now: DateTime<Utc>) -> String 
         let state = match p.state.as_str() {
             "ok" | "running" => paint(GOOD, &p.state),
             "failing" => paint(BAD, &p.state),
-            "gone" | "no instances" => paint(ODD, &p.state),
+            "gone" | "no instances" | "due" => paint(ODD, &p.state),
             other => other.to_owned(),
         };
         vec![
@@ -25,14 +25,29 @@ pub(in crate::cli) fn status(status: &StatusView, now: DateTime<Utc>) -> String 
             state,
             age(p.last_success_at, now),
             p.failures.to_string(),
-            age(p.next_slot, now),
+            next(p, now),
+            p.late_ms.map_or("-".to_owned(), late),
             p.snapshots.to_string(),
             p.last_error.clone().unwrap_or_else(|| "-".to_owned()),
         ]
     };
-    let head = ["POLICY", "INSTANCE", "STATE", "LAST SUCCESS", "FAILURES", "NEXT", "SNAPSHOTS", "LAST ERROR"];
+    let head = ["POLICY", "INSTANCE", "STATE", "LAST SUCCESS", "FAILURES", "NEXT", "LATE", "SNAPSHOTS", "LAST ERROR"];
     text.push('\n');
     text + &table(&head, &["FAILURES", "SNAPSHOTS"], status.policies.iter().map(row).collect())
+}
+
+/// When; what is an hour ahead or more, also in the policy's zone.
+fn next(p: &PolicyStatus, now: DateTime<Utc>) -> String {
+    let age = age(p.next_slot, now);
+    let zone = p.timezone.as_ref().and_then(|zone| zone.parse::<chrono_tz::Tz>().ok());
+    match p.next_slot.zip(zone) {
+        Some((at, zone)) if at - now >= TimeDelta::hours(1) => format!("{age} ({})", at.with_timezone(&zone).format("%a %d %b %H:%M %Z")),
+        _ => age,
+    }
+}
+
+fn late(ms: u64) -> String {
+    if ms < 2000 { "on time".to_owned() } else { span(TimeDelta::milliseconds(i64::try_from(ms).unwrap_or(i64::MAX))) }
 }
 
 fn worker(w: &WorkerView, now: DateTime<Utc>) -> String {

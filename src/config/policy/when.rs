@@ -2,13 +2,14 @@
 
 use super::{SECOND, Table};
 use crate::config::cron;
-use crate::config::raw::Text;
+use crate::config::raw::{OneOrMany, each};
 use crate::config::resolve::delta;
 use crate::config::shape::nearest;
 use crate::config::units::show_duration;
-use crate::policy::{Missed, Retry, Rhythm, Schedule};
+use crate::policy::{Missed, OnEnable, Retry, Rhythm, Schedule, Window};
 use chrono_tz::Tz;
 use std::time::Duration;
+use toml::Spanned;
 
 impl Table<'_, '_> {
     pub(super) fn timezone(&mut self) -> Tz {
@@ -44,38 +45,81 @@ impl Table<'_, '_> {
             }
             (None, Some(_)) => Rhythm::Every(delta(self.period("every", raw.every.as_ref(), SECOND)?)),
         };
-        let gap = match &rhythm {
-            Rhythm::Cron(cron) => cron::shortest_gap(cron),
-            Rhythm::Every(every) => Some(*every),
+        let window = self.window();
+        let schedule = Schedule {
+            window,
+            missed: raw.missed.unwrap_or(Missed::Run),
+            missed_within: self.period("missed_within", raw.missed_within.as_ref(), Duration::ZERO).map(delta),
+            on_enable: raw.on_enable.unwrap_or(OnEnable::Wait),
+            jitter: delta(jitter),
+            max_running: raw.max_running.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
+            ..Schedule::new(rhythm, timezone)
         };
+        if schedule.missed == Missed::Skip && raw.missed_within.is_some() {
+            self.warn("has `missed_within`, which does nothing with missed = \"skip\": no slot is caught up");
+        }
+        if let Some(written) = raw.window.as_ref().filter(|_| schedule.slot_after(cron::reference()).is_none()) {
+            let help = "write hours in which there are slots, or slots that are within these hours";
+            self.report.wrong_help(&self.at("window"), written.span(), "no slot is within `window`", help);
+        }
+        let gap = if jitter.is_zero() { None } else { schedule.shortest_slot() };
         if let (Some(gap), Some(text)) =
             (gap.and_then(|gap| gap.to_std().ok()).filter(|gap| *gap <= jitter && !jitter.is_zero()), &raw.jitter)
         {
             let (jitter, gap) = (show_duration(jitter), show_duration(gap));
-            let message = format!("`jitter` is {jitter}, and slots are only {gap} apart: snapshots of one slot fall into the next");
+            let message = format!("`jitter` is {jitter}, and slots are only {gap} apart: no more than half of that is used");
             self.report.warn(text.span().start, message);
         }
-        Some(Schedule { rhythm, timezone, jitter: delta(jitter), missed: raw.missed.unwrap_or(Missed::Run) })
+        Some(schedule)
     }
 
     /// A policy that only prunes is allowed, but is not what somebody wants who forgot a line.
     fn without_schedule(&mut self) {
         self.warn("has neither `schedule` nor `every`: it takes no snapshots and only prunes those that it took before");
         let raw = self.raw;
-        let idle = [("jitter", raw.jitter.is_some()), ("missed", raw.missed.is_some()), ("retry", raw.retry.is_some())];
+        let idle = [
+            ("jitter", raw.jitter.is_some()),
+            ("missed", raw.missed.is_some()),
+            ("missed_within", raw.missed_within.is_some()),
+            ("window", raw.window.is_some()),
+            ("on_enable", raw.on_enable.is_some()),
+            ("max_running", raw.max_running.is_some()),
+            ("retry", raw.retry.is_some()),
+        ];
         for (key, _) in idle.iter().filter(|(_, written)| *written) {
             self.warn(&format!("has `{key}`, which does nothing without `schedule` or `every`"));
         }
     }
 
-    fn cron(&mut self, text: &Text) -> Option<Rhythm> {
-        match cron::parse(text.get_ref()) {
-            Ok(cron) => Some(Rhythm::Cron(Box::new(cron))),
-            Err(problem) => {
-                self.wrong("schedule", text, problem.message, problem.help.as_deref());
-                None
+    fn cron(&mut self, written: &Spanned<OneOrMany>) -> Option<Rhythm> {
+        let all = each(written);
+        let mut found = Vec::new();
+        for (place, text) in &all {
+            match cron::parse(text.get_ref()) {
+                Ok(times) => found.push(times),
+                Err(problem) => self.wrong(&format!("schedule{place}"), text, problem.message, problem.help.as_deref()),
             }
         }
+        if all.is_empty() {
+            let help = "leave it out for a policy that only prunes";
+            self.report.wrong_help(&self.at("schedule"), written.span(), "`schedule` is empty: there would be no slots", help);
+        }
+        (!found.is_empty() && found.len() == all.len()).then(|| Rhythm::Cron(found.into()))
+    }
+
+    fn window(&mut self) -> Window {
+        let Some(written) = self.raw.window.as_ref() else { return Window::default() };
+        let all = each(written);
+        if all.is_empty() {
+            let help = "leave it out for any hour";
+            self.report.wrong_help(&self.at("window"), written.span(), "`window` is empty: nothing could ever run", help);
+        }
+        for (place, text) in &all {
+            if let Err(error) = Window::parse([text.get_ref().as_str()]) {
+                self.wrong(&format!("window{place}"), text, format!("`window`: {error}"), None);
+            }
+        }
+        Window::parse(all.iter().map(|(_, text)| text.get_ref().as_str())).unwrap_or_default()
     }
 
     pub(super) fn retry(&mut self) -> Retry {

@@ -1,7 +1,7 @@
 //! The tables of a policy as they are written.
 
-use super::{Bytes, CronExpression, Period, Text, Zone};
-use crate::policy::{Counting, KindRule, Missed, WhenReferenced};
+use super::{Bytes, CronExpressions, Hours, OneOrMany, Period, Text, Zone};
+use crate::policy::{Counting, KindRule, Missed, OnEnable, WhenReferenced};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -20,13 +20,14 @@ pub(in crate::config) struct RawPolicy {
     /// Whether instances that are forks count too.
     #[schemars(extend("default" = false))]
     pub(in crate::config) include_forks: Option<bool>,
-    /// Cron expression of 5 to 7 fields, or an alias such as `@hourly`. Not together with `every`.
-    #[schemars(with = "Option<CronExpression>")]
-    pub(in crate::config) schedule: Option<Text>,
+    /// Cron expression of 5 to 7 fields, or an alias such as `@hourly`; or a list of them: a slot is due when any of them
+    /// says so. Not together with `every`.
+    #[schemars(with = "Option<CronExpressions>")]
+    pub(in crate::config) schedule: Option<Spanned<OneOrMany>>,
     /// Interval of at least one second, counted from the Unix epoch. Not together with `schedule`.
     #[schemars(with = "Option<Period>")]
     pub(in crate::config) every: Option<Text>,
-    /// The zone that `schedule` is read in, and in which days and longer begin for `keep`.
+    /// The zone that `schedule` and `window` are read in, and in which days and longer begin for `keep`.
     #[schemars(with = "Option<Zone>", extend("default" = "UTC"))]
     pub(in crate::config) timezone: Option<Text>,
     /// Each instance's slots are later by a constant part of this.
@@ -35,6 +36,19 @@ pub(in crate::config) struct RawPolicy {
     /// What to do about slots that went by while nobody looked.
     #[schemars(extend("default" = "run"))]
     pub(in crate::config) missed: Option<Missed>,
+    /// With `missed = "run"`: a slot that went by longer ago is not caught up. Not given: however long ago.
+    #[schemars(with = "Option<Period>")]
+    pub(in crate::config) missed_within: Option<Text>,
+    /// Only at these hours of `timezone`: slots outside them do not exist, and what is caught up or tried again waits for
+    /// them. A range may go over midnight. Not given: at any hour.
+    #[schemars(with = "Option<Hours>")]
+    pub(in crate::config) window: Option<Spanned<OneOrMany>>,
+    /// Whether an instance that the policy sees for the first time waits for its next slot or gets a snapshot at once.
+    #[schemars(extend("default" = "wait"))]
+    pub(in crate::config) on_enable: Option<OnEnable>,
+    /// Snapshots of this policy at once. Not given: `max_running` of [worker] alone bounds them.
+    #[schemars(range(min = 1, max = 256))]
+    pub(in crate::config) max_running: Option<u32>,
     /// Attempts within a slot.
     pub(in crate::config) retry: Option<RawRetry>,
     /// Which kind of snapshot to take.

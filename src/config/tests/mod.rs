@@ -276,3 +276,36 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn each_expression_of_a_list_and_each_range_of_hours_has_its_place() {
+    let lines = "keep_all = true\nschedule = [\"@daily\", \"61 * * * *\"]\nwindow = [\"22:00-06:00\", \"6-9\"]\n";
+    let found = complaints(&format!("{STORE}[[policy]]\nname = \"p\"\ninstances = [\"*\"]\n{lines}"));
+    let want = [
+        (8, 23, "`61 * * * *` is not a cron expression: `61` is not a minute: 0 to 59"),
+        (9, 26, "`window`: `6` is not a time of day, such as \"22:00\""),
+    ];
+    assert_eq!(found.iter().map(|(line, column, text)| (*line, *column, text.as_str())).collect::<Vec<_>>()[..1], want[..1]);
+    for (lines, message, help) in [
+        ("schedule = []", "`schedule` is empty: there would be no slots", "leave it out for a policy that only prunes"),
+        ("schedule = 5", "`schedule` must be a cron expression such as \"*/15 * * * *\", or a list of them, not the number 5", ""),
+        ("schedule = [5]", "`schedule[0]` must be a string, not the number 5", ""),
+        ("every = \"1h\"\nwindow = true", "`window` must be a range of hours such as \"22:00-06:00\", or a list of them, not true", ""),
+        ("every = \"1h\"\nwindow = []", "`window` is empty: nothing could ever run", "leave it out for any hour"),
+        ("every = \"1h\"\nwindow = \"6-9\"", want[1].2, ""),
+        (
+            "schedule = \"0 12 * * *\"\nwindow = \"22:00-06:00\"",
+            "no slot is within `window`",
+            "write hours in which there are slots, or slots that are within these hours",
+        ),
+        ("every = \"1h\"\non_enable = \"rnu\"", "`on_enable` must be \"wait\" or \"run\", not \"rnu\"", "did you mean \"run\"?"),
+        (
+            "every = \"1h\"\nmissed_within = \"2 months\"",
+            "`missed_within`: `2 months` is ambiguous, for a month has no fixed length: write it in days, such as \"60d\"",
+            "",
+        ),
+        ("every = \"1h\"\nmax_running = 0", "`max_running` is 0, but must be 1 or more", ""),
+    ] {
+        assert_eq!(only_in_policy(&format!("keep_all = true\n{lines}")), (message.to_owned(), help.to_owned()), "{lines}");
+    }
+}

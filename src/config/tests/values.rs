@@ -3,7 +3,7 @@
 use super::super::*;
 use super::{POLICY, SAMPLE, STORE, read};
 use crate::ids::InstanceId;
-use crate::policy::{Counting, Granularity, KindRule, Missed, Rhythm};
+use crate::policy::{Counting, Granularity, KindRule, Missed, OnEnable, Rhythm};
 use std::path::Path;
 
 const QUICKSTART: &str = include_str!("../../../config/quickstart.toml");
@@ -132,11 +132,32 @@ fn what_is_odd_but_not_wrong_is_a_warning() {
         warnings("keep_all = true\njitter = \"1m\"")[1],
         "s.toml:4: policy `p` has `jitter`, which does nothing without `schedule` or `every`"
     );
-    let jitter = "s.toml:9: `jitter` is 15m, and slots are only 15m apart: snapshots of one slot fall into the next";
+    let jitter = "s.toml:9: `jitter` is 15m, and slots are only 15m apart: no more than half of that is used";
     assert_eq!(warnings("keep_all = true\nschedule = \"*/15 * * * *\"\njitter = \"15m\""), [jitter]);
     assert_eq!(warnings("keep_all = true\nevery = \"1h\"\njitter = \"59m\""), Vec::<String>::new());
     let cap = "s.toml:11: `max_age` is shorter than `within`: the limit wins";
     assert_eq!(warnings("every = \"1h\"\n[policy.keep]\nwithin = \"2d\"\n[policy.limit]\nmax_age = \"1d\""), [cap]);
+}
+
+#[test]
+fn a_schedule_is_one_expression_or_a_list_of_them() {
+    let schedule = |lines: &str| policy_with(&format!("keep_all = true\n{lines}")).policies[0].schedule.clone().unwrap();
+    let number = |schedule: &crate::policy::Schedule| match &schedule.rhythm {
+        Rhythm::Cron(all) => all.len(),
+        Rhythm::Every(_) => 0,
+    };
+    assert_eq!(number(&schedule("schedule = \"@daily\"")), 1);
+    let more = schedule(
+        "schedule = [\"0 9 * * MON-FRI\", \"@daily\"]\nwindow = [\"00:00-06:00\", \"08:00-10:00\"]\nmissed_within = \"6h\"\non_enable = \"run\"\nmax_running = 2",
+    );
+    assert_eq!((number(&more), more.window.show()), (2, "00:00-06:00, 08:00-10:00".to_owned()));
+    assert_eq!((more.missed_within, more.on_enable, more.max_running), (Some(TimeDelta::hours(6)), OnEnable::Run, Some(2)));
+    let plain = schedule("every = \"1h\"");
+    assert_eq!((plain.missed_within, plain.on_enable, plain.max_running, plain.window.is_always()), (None, OnEnable::Wait, None, true));
+    let running = |lines: &str| read(&format!("{STORE}[worker]\n{lines}")).unwrap().max_running;
+    assert_eq!((running(""), running("threads = 7"), running("threads = 7\nmax_running = 2")), (4, 7, 2));
+    let idle = policy_with("keep_all = true\nevery = \"1h\"\nmissed = \"skip\"\nmissed_within = \"6h\"").warnings;
+    assert_eq!(idle, ["s.toml:4: policy `p` has `missed_within`, which does nothing with missed = \"skip\": no slot is caught up"]);
 }
 
 #[test]

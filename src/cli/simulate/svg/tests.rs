@@ -3,7 +3,7 @@
 use super::*;
 use crate::ids::{InstanceId, PolicyName};
 use crate::policy::simulate::{Model, ModelBytes, ModelForks, simulate};
-use crate::policy::{Granularity, Keep, KindRule, Limit, Missed, Policy, Retention, Retry, Rhythm, Schedule, Select, WhenReferenced};
+use crate::policy::{Granularity, Keep, KindRule, Limit, Policy, Retention, Retry, Rhythm, Schedule, Select, WhenReferenced};
 use chrono::TimeDelta;
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ fn policy() -> Policy {
 
 fn simulated(from: &str, days: i64, every_hours: i64, size: Option<u64>, forks: bool) -> Simulation {
     let rhythm = Rhythm::Every(TimeDelta::hours(every_hours));
-    let schedule = Schedule { rhythm, timezone: Tz::Europe__Vienna, jitter: TimeDelta::zero(), missed: Missed::Run };
+    let schedule = Schedule::new(rhythm, Tz::Europe__Vienna);
     let from: DateTime<Utc> = from.parse().unwrap();
     let model = Model {
         instance: InstanceId::parse("web").unwrap(),
