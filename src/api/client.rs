@@ -150,7 +150,8 @@ impl Backend for Client {
     fn snapshots(&self, filter: &SnapshotFilter) -> Answer<Snapshots> {
         let pairs =
             [("instance", filter.instance.as_ref().map(AsRef::<str>::as_ref)), ("policy", filter.policy.as_ref().map(AsRef::as_ref))];
-        let pairs: Vec<String> = pairs.iter().filter_map(|(k, v)| v.map(|v: &str| format!("{k}={}", encode(v)))).collect();
+        let mut pairs: Vec<String> = pairs.iter().filter_map(|(k, v)| v.map(|v: &str| format!("{k}={}", encode(v)))).collect();
+        pairs.extend(filter.tags.iter().map(|(key, value)| format!("tag={}", encode(&format!("{key}={value}")))));
         self.ask(Call::get(format!("/v1/snapshots?{}", pairs.join("&"))))
     }
     fn snapshot(&self, snapshot: &str) -> Answer<SnapshotView> {

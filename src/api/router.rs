@@ -115,12 +115,19 @@ fn body<T: for<'de> Deserialize<'de> + Default>(bytes: &Bytes) -> Answer<T> {
     serde_json::from_slice(bytes).map_err(|e| bad(StatusCode::BAD_REQUEST, format!("the body cannot be understood: {e}")))
 }
 
+/// `key=value`.
+fn tag_of(text: &str) -> Answer<(String, String)> {
+    let (key, value) = text.split_once('=').ok_or_else(|| bad(StatusCode::BAD_REQUEST, "a tag looks like tag=key%3Dvalue"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
 async fn snapshots(State(backend): Shared, RawQuery(raw): RawQuery) -> Response {
     let first = |key: &str| query(raw.as_deref(), key).into_iter().next();
     let filter = || -> Answer<SnapshotFilter> {
         Ok(SnapshotFilter {
             instance: first("instance").map(|i| parsed::<InstanceId>(&i)).transpose()?,
             policy: first("policy").map(|p| parsed::<PolicyName>(&p)).transpose()?,
+            tags: query(raw.as_deref(), "tag").iter().map(|tag| tag_of(tag)).collect::<Answer<_>>()?,
         })
     };
     match filter() {

@@ -84,8 +84,11 @@ pub enum Verb {
         /// Of this policy only.
         #[arg(long)]
         policy: Option<PolicyName>,
+        /// With this tag only; may be repeated.
+        #[arg(long, value_name = "K=V", value_parser = tag)]
+        tag: Vec<(String, String)>,
         /// What lies in the trash instead: snapshots and instances that can be brought back.
-        #[arg(long, conflicts_with_all = ["instance", "policy"])]
+        #[arg(long, conflicts_with_all = ["instance", "policy", "tag"])]
         trash: bool,
     },
     /// Show one snapshot

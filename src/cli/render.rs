@@ -119,6 +119,9 @@ pub(super) fn snapshot(s: &SnapshotView, now: DateTime<Utc>) -> String {
         ("refs", count(s.ref_count, "fork") + if s.ref_count == 0 { "" } else { " need it" }),
         ("holds", or_none((!holds.is_empty()).then(|| holds.join(" ")))),
     ];
+    if let Some(why) = &s.tags_unread {
+        pairs.push(("tags unread", format!("the instance's own are not among them: {why}")));
+    }
     if let Some(why) = &s.quarantined_because {
         pairs.push(("quarantined", why.clone()));
     }

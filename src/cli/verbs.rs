@@ -38,8 +38,8 @@ pub(super) fn carry_out(verb: Verb, backend: &dyn Backend, out: Out, now: DateTi
             let trash = backend.trash()?;
             out.show(&trash, || render::trash(&trash, now));
         }
-        Verb::Ls { instance, policy, trash: false } => {
-            let all = backend.snapshots(&SnapshotFilter { instance, policy })?;
+        Verb::Ls { instance, policy, tag, trash: false } => {
+            let all = backend.snapshots(&SnapshotFilter { instance, policy, tags: tag.into_iter().collect() })?;
             out.show(&all, || render::snapshots(&all, now));
         }
         Verb::Show { snapshot } => {

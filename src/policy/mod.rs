@@ -4,9 +4,11 @@ pub mod bucket;
 pub mod cadence;
 mod plan;
 pub mod retention;
+mod select;
 pub mod trust;
 
 pub use plan::{Plan, PlanEntry, Reason, Verdict};
+pub use select::{Candidate, InstanceTags, Select, Selected};
 
 use crate::ids::{HoldName, InstanceId, PolicyName, SnapshotId};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -43,23 +45,6 @@ pub enum WhenReferenced {
     Keep,
     /// It is marked to go with its last fork.
     Defer,
-}
-
-/// Which instances a policy is for.
-#[derive(Debug, Clone)]
-pub struct Select {
-    /// Any of these globs must match the whole name.
-    pub instances: globset::GlobSet,
-    /// Whether directories that are forks count too.
-    pub include_forks: bool,
-}
-
-impl Select {
-    /// Whether an instance of this name belongs to the policy.
-    #[must_use]
-    pub fn matches(&self, instance: &InstanceId, is_fork: bool) -> bool {
-        (self.include_forks || !is_fork) && self.instances.is_match(instance.as_str())
-    }
 }
 
 /// When snapshots are due.

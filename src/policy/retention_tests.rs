@@ -33,7 +33,7 @@ fn golden() -> PolicyName {
 fn policy(retention: Retention) -> Policy {
     Policy {
         name: golden(),
-        select: Select { instances: globset::GlobSet::empty(), include_forks: false },
+        select: Select::default(),
         schedule: None,
         retention,
         name_prefix: None,

@@ -11,8 +11,8 @@ pub use ledger::{Ledger, LedgerError};
 
 use crate::event::Event;
 use crate::ids::{InstanceId, PolicyName};
-use crate::policy::Policy;
 use crate::policy::cadence::{Due, LedgerEntry, MissedSlots, due};
+use crate::policy::{Candidate, Policy, Selected};
 use crate::store::Store;
 use chrono::{DateTime, Utc};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -84,9 +84,9 @@ impl Schedules {
     }
 
     /// The jobs that are due now, each marked as running until [`Schedules::run`] ends it. `instances` are those of the
-    /// proven root (with whether each is a fork); `None` if it is not proven: then nothing is known to be gone.
+    /// proven root; `None` if it is not proven: then nothing is known to be gone.
     /// Errors of single pairs are reported, and stop no other.
-    pub fn tick(&self, policies: &[Policy], instances: Option<&[(InstanceId, bool)]>, now: DateTime<Utc>) -> Vec<Job> {
+    pub fn tick(&self, policies: &[Policy], instances: Option<&[Candidate]>, now: DateTime<Utc>) -> Vec<Job> {
         {
             let mut live = self.live();
             if live.last_tick.is_some_and(|last| last > now) {
@@ -96,16 +96,10 @@ impl Schedules {
         }
         let mut jobs = Vec::new();
         for policy in policies {
-            let matching: Vec<&InstanceId> = instances
-                .unwrap_or_default()
-                .iter()
-                .filter(|(instance, is_fork)| policy.select.matches(instance, *is_fork))
-                .map(|(instance, _)| instance)
-                .collect();
-            if instances.is_some() {
-                self.note_gone(policy, &matching, now);
+            if let Some(instances) = instances {
+                self.note_gone(policy, instances, now);
             }
-            for instance in matching {
+            for instance in instances.unwrap_or_default().iter().filter(|c| self.is_selected(policy, c)).map(|c| &c.instance) {
                 let pair = (policy.name.clone(), instance.clone());
                 match self.look_at(policy, &pair, now) {
                     Ok(job) => jobs.extend(job),
@@ -152,9 +146,20 @@ impl Schedules {
         }
     }
 
-    /// Notes which instances of a policy are gone, and which are there again.
-    fn note_gone(&self, policy: &Policy, matching: &[&InstanceId], now: DateTime<Utc>) {
-        let there: HashSet<&InstanceId> = matching.iter().copied().collect();
+    /// Whether a policy takes snapshots of an instance. While its tags cannot be told that is as it was: whoever was
+    /// selected before stays so, and nobody else becomes it.
+    fn is_selected(&self, policy: &Policy, candidate: &Candidate) -> bool {
+        match policy.select.selects(candidate) {
+            Selected::Yes => true,
+            Selected::No => false,
+            Selected::Unknown => self.ledger.get(&(policy.name.clone(), candidate.instance.clone())).is_some(),
+        }
+    }
+
+    /// Notes which instances of a policy are gone, and which are there again. One that is there and no longer selected, by
+    /// its tags or by the config, is not gone.
+    fn note_gone(&self, policy: &Policy, instances: &[Candidate], now: DateTime<Utc>) {
+        let there: HashSet<&InstanceId> = instances.iter().map(|c| &c.instance).collect();
         for (pair, entry) in self.ledger.of_policy(&policy.name) {
             let is_there = there.contains(&pair.1);
             if is_there == entry.gone_since.is_some()

@@ -6,7 +6,7 @@ use super::space::{Shortage, shortage};
 use crate::config::{Reserve, Skip, show_size};
 use crate::driver::{Driver, DriverError};
 use crate::ids::{InstanceId, PolicyName, SnapshotId, SnapshotName};
-use crate::policy::KindRule;
+use crate::policy::{InstanceTags, KindRule};
 use crate::store::fs::{FileType, FsError};
 use crate::store::instances::{Standing, standing};
 use crate::store::layout::Layout;
@@ -30,7 +30,7 @@ pub struct Wanted {
     pub name: Option<SnapshotName>,
     /// The first part of a name that is made from the time.
     pub name_prefix: Option<String>,
-    /// Tags.
+    /// Tags besides the instance's own, which they go before.
     pub tags: BTreeMap<String, String>,
     /// What kind is expected.
     pub kind: KindRule,
@@ -170,6 +170,7 @@ fn stage(
     fs.mkdir(&staged, 0o700)?;
     fs.mkdir(&data, 0o700)?;
     let parent = parent_of(store, source)?;
+    let (tags, tags_unread) = tags_of(store, source, wanted);
     let rest = how.driver.quiesce(&wanted.instance, source)?;
     let context = CopyContext {
         fs,
@@ -198,7 +199,8 @@ fn stage(
         driver: how.driver.name().to_owned(),
         created_at: now,
         order_at: last.map_or(now, |last| last.max(now)),
-        tags: wanted.tags.clone(),
+        tags,
+        tags_unread,
         size_bytes: copied.size_bytes,
         allocated_bytes: copied.allocated_bytes,
         entries: copied.entries,
@@ -208,6 +210,16 @@ fn stage(
     write(store, &manifest, &staged)?;
     store.publish(&manifest)?;
     Ok(Taken { summary: Arc::new(Summary::from(&manifest)), frozen: thawed.frozen, thaw_error: thawed.result.err().map(|e| e.to_string()) })
+}
+
+/// The instance's tags and the wanted ones, which win; and why the instance's are not among them, if they are not.
+fn tags_of(store: &Store, source: &Path, wanted: &Wanted) -> (BTreeMap<String, String>, Option<String>) {
+    let (mut tags, unread) = match crate::store::tags::read(&store.fs, source) {
+        InstanceTags::Known(tags) => (tags, None),
+        InstanceTags::Unknown(why) => (BTreeMap::new(), Some(why)),
+    };
+    tags.extend(wanted.tags.clone());
+    (tags, unread)
 }
 
 /// Step 3: the manifest, and everything durable but for the name.

@@ -25,6 +25,7 @@ pub struct Summary {
     pub created_at: DateTime<Utc>,
     pub order_at: DateTime<Utc>,
     pub tags: BTreeMap<String, String>,
+    pub tags_unread: Option<String>,
     pub size_bytes: u64,
     pub allocated_bytes: u64,
     /// The memory files.
@@ -65,6 +66,7 @@ impl From<&Manifest> for Summary {
             created_at: m.created_at,
             order_at: m.order_at,
             tags: m.tags.clone(),
+            tags_unread: m.tags_unread.clone(),
             size_bytes: m.size_bytes,
             allocated_bytes: m.allocated_bytes,
             memory: memory.collect(),

@@ -219,6 +219,12 @@ impl Layout {
         dir.join(OURS).join("fork.json")
     }
 
+    /// The file of tags inside an instance's directory, wherever that is.
+    #[must_use]
+    pub fn tags_in(dir: &Path) -> PathBuf {
+        dir.join(OURS).join("tags.toml")
+    }
+
     /// Our directory in the instances root.
     #[must_use]
     pub fn root_area(&self) -> PathBuf {

@@ -45,8 +45,11 @@ pub struct Manifest {
     pub created_at: DateTime<Utc>,
     /// Place in the order of the instance's snapshots.
     pub order_at: DateTime<Utc>,
-    /// Tags given at the time.
+    /// Tags at the time: the instance's, then the policy's, then those given by hand.
     pub tags: BTreeMap<String, String>,
+    /// Why the instance's tags are not among them, if they could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags_unread: Option<String>,
     /// Sum of the files' lengths.
     pub size_bytes: u64,
     /// Sum of their allocated bytes in the store, right after the copy.
@@ -121,7 +124,7 @@ pub struct FileNode {
 pub struct Skipped {
     /// Path below the instance's directory.
     pub path: TextPath,
-    /// `socket`, `fifo`, `device`, `fork record` or the rule of the config that names it.
+    /// `socket`, `fifo`, `device`, `fork record`, `instance tags` or the rule of the config that names it.
     pub why: String,
 }
 

@@ -9,6 +9,7 @@ pub mod problem;
 mod prune;
 mod reader;
 mod scrub;
+mod selection;
 mod sight;
 mod status;
 mod trashed;
@@ -94,6 +95,8 @@ pub struct Worker {
     /// One prune at a time.
     pruning: Mutex<()>,
     clock: clock::ClockWatch,
+    /// The instances that policies choose from, as they were when they were last looked at.
+    selection: Mutex<selection::Selection>,
     /// The pass of the background check.
     scrub: Mutex<scrub::Pass>,
     /// Who looks at the trash, if somebody does so in the background.
@@ -142,6 +145,7 @@ impl Worker {
             startup: around.clock.since_boot().saturating_sub(began),
             progress,
             pruning: Mutex::default(),
+            selection: Mutex::default(),
             scrub: Mutex::default(),
             sweeper: std::sync::OnceLock::new(),
             stopping: Arc::default(),
@@ -203,7 +207,7 @@ impl Worker {
     #[must_use]
     pub fn due_jobs(&self) -> Vec<Job> {
         let proven = self.store.prove_root().is_ok();
-        let instances: Vec<_> = self.forks.last_scan().names().collect();
+        let instances = if proven { self.candidates(false) } else { Arc::default() };
         self.schedules.tick(&self.config().policies, proven.then_some(&instances), self.store.clock.now())
     }
 

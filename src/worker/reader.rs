@@ -7,17 +7,18 @@ use super::view::{
     ClockView, Findings, ForkBody, ForkViews, PruneReport, RemovedView, RequestView, Requests, RestoredView, SnapshotFilter, SnapshotView,
     Snapshots, StatusView, TakeBody, TrashView, UndeletedView, UnforkedView, VerifyBody,
 };
-use super::{Surroundings, clock, problem_of_fork, problem_of_store, status, trashed};
+use super::{Surroundings, clock, problem_of_fork, problem_of_store, selection, status, trashed};
 use crate::config::Config;
 use crate::fork::Forks;
 use crate::fork::queue::{Queue, Request};
 use crate::ids::{ForkId, HoldName, InstanceId, PolicyName};
-use crate::policy::Plan;
 use crate::policy::cadence::LedgerEntry;
+use crate::policy::{Candidate, Plan};
 use crate::schedule::{Ledger, Pair};
 use crate::snapshot::copy::{Flow, Progress};
 use crate::store::Store;
 use crate::store::instances::{Scan, ScanCache, scan};
+use crate::store::tags::TagCache;
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,6 +68,9 @@ impl Sight for Reader {
     }
     fn scan(&self) -> Arc<Scan> {
         Arc::clone(&self.scan)
+    }
+    fn candidates(&self) -> Vec<Candidate> {
+        selection::candidates(&self.store, &self.config, &self.scan, &mut TagCache::default()).0
     }
     fn clock(&self) -> ClockView {
         clock::look_once(&self.store, self.config.wait_for_sync)

@@ -9,7 +9,7 @@ use crate::fork::queue::{Request, RequestState};
 use crate::ids::{InstanceId, PolicyName, SnapshotId, SnapshotName};
 use crate::policy::cadence::LedgerEntry;
 use crate::policy::retention::{self, Circumstances};
-use crate::policy::{Plan, SnapshotFacts};
+use crate::policy::{Candidate, Plan, SnapshotFacts};
 use crate::reclaim::fork_names;
 use crate::schedule::Pair;
 use crate::store::instances::{Scan, Standing};
@@ -33,6 +33,8 @@ pub(super) trait Sight {
     fn is_running(&self, pair: &Pair) -> bool;
     /// What is in the instances root.
     fn scan(&self) -> Arc<Scan>;
+    /// The instances in it, with their tags as far as a policy asks for them.
+    fn candidates(&self) -> Vec<Candidate>;
     /// Why the queue is closed, if it is.
     fn queue_closed(&self) -> Option<String>;
     /// How many forks did not get their memory the first way.
@@ -72,7 +74,8 @@ pub(super) fn snapshots(sight: &dyn Sight, filter: &SnapshotFilter) -> Snapshots
             Some(summary) => {
                 let instance = filter.instance.as_ref().is_none_or(|i| *i == summary.instance);
                 let policy = filter.policy.as_ref().is_none_or(|p| Some(p) == summary.policy.as_ref());
-                if instance && policy {
+                let tags = filter.tags.iter().all(|(key, value)| summary.tags.get(key) == Some(value));
+                if instance && policy && tags {
                     all.snapshots.push(view(sight.store(), summary, &known, LISTED));
                 }
             }
@@ -103,6 +106,7 @@ pub(super) fn view(store: &Store, summary: &Summary, known: &Known, max_age: Dur
         pool_count: 0,
         holds: known.holds.iter().cloned().collect(),
         compression_state: "none".to_owned(),
+        tags_unread: summary.tags_unread.clone(),
         quarantined_because: known.quarantined.clone(),
     }
 }

@@ -16,7 +16,7 @@ use crate::event::Event;
 use crate::fork::queue::{Ask, Naming, Request};
 use crate::ids::{ForkId, ForkName, HoldName, InstanceId, PolicyName, SnapshotId};
 use crate::policy::cadence::LedgerEntry;
-use crate::policy::{KindRule, Plan};
+use crate::policy::{Candidate, KindRule, Plan};
 use crate::reclaim::ReclaimError;
 use crate::schedule::Pair;
 use crate::snapshot::restore::{RestoreError, restore};
@@ -48,6 +48,9 @@ impl Sight for Worker {
     }
     fn scan(&self) -> Arc<Scan> {
         self.last_scan()
+    }
+    fn candidates(&self) -> Vec<Candidate> {
+        Worker::candidates(self, true).to_vec()
     }
     fn queue_closed(&self) -> Option<String> {
         self.forks.closed()

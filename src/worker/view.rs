@@ -30,6 +30,9 @@ pub struct SnapshotView {
     pub pool_count: u64,
     pub holds: Vec<HoldName>,
     pub compression_state: String,
+    /// Why the instance's tags are not among its tags, if they could not be read.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tags_unread: Option<String>,
     /// Why it is quarantined, if it is.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub quarantined_because: Option<String>,
@@ -63,6 +66,9 @@ pub struct SnapshotFilter {
     pub instance: Option<InstanceId>,
     /// Of this policy only.
     pub policy: Option<PolicyName>,
+    /// With all of these tags only.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
 }
 
 /// A snapshot to be taken by hand.

@@ -22,6 +22,7 @@ mod refs_model;
 mod removal;
 mod repair;
 mod schedule;
+mod selection;
 mod sizes;
 mod soak;
 mod stops;
