@@ -6,6 +6,7 @@
 mod args;
 mod demo;
 mod init;
+mod lookout;
 mod out;
 mod progress;
 mod render;
@@ -60,7 +61,7 @@ fn act(cli: Cli, out: Out) -> Answer<u8> {
             out.show(&schema, || serde_json::to_string_pretty(&schema).unwrap_or_default() + "\n");
             Ok(0)
         }
-        Verb::Check { schema: false } => check(&cli.config, out),
+        Verb::Check { schema: false } => check(&cli.config, &around, out),
         Verb::Demo { seconds } => demo::demo(seconds),
         Verb::Init => init::init(config(&cli.config)?, &around, out),
         Verb::Run => {
@@ -92,8 +93,8 @@ fn config(path: &Path) -> Answer<Config> {
 }
 
 /// `check`.
-fn check(path: &Path, out: Out) -> Answer<u8> {
-    let config = match load(path) {
+fn check(path: &Path, around: &Surroundings, out: Out) -> Answer<u8> {
+    let mut config = match load(path) {
         Ok(config) => config,
         Err(ConfigError::Invalid { problems }) if out.json => {
             out.show(&serde_json::json!({"valid": false, "problems": problems}), String::new);
@@ -101,13 +102,18 @@ fn check(path: &Path, out: Out) -> Answer<u8> {
         }
         Err(e) => return Err(Problem::new(ProblemKind::Config, e.to_string())),
     };
-    let view = serde_json::json!({"valid": true, "file": path, "policies": config.policies.len(), "warnings": config.warnings});
+    let seen = lookout::look(&config, around);
+    config.warnings.extend(seen.warnings);
+    let view = serde_json::json!({
+        "valid": true, "file": path, "policies": config.policies.len(), "warnings": config.warnings, "looked_at": seen.looked_at,
+    });
     out.show(&view, || {
         let warnings: String = config.warnings.iter().map(|w| format!("warning: {w}\n")).collect();
         format!(
-            "{warnings}{} is good: {}\n",
+            "{warnings}{} is good: {}\n{}",
             path.display(),
-            words::count(config.policies.len() as u64, "policy").replace("policys", "policies")
+            words::count(config.policies.len() as u64, "policy").replace("policys", "policies"),
+            seen.looked_at.iter().map(|line| format!("{line}\n")).collect::<String>()
         )
     });
     Ok(0)

@@ -198,3 +198,28 @@ fn a_running_worker_notices_a_label_within_seconds() {
     eventually("it is taken", Duration::from_secs(15), || count() > 0);
     assert_eq!(worker.stop(), 0);
 }
+
+#[test]
+fn check_says_which_policies_match_nothing_and_what_it_looked_at() {
+    let world = World::new();
+    let vm = world.make_instance("vm");
+    let policies = "[[policy]]\nname = \"none\"\ninstances = [\"nix-*\"]\nevery = \"1h\"\n[policy.keep]\nlast = 2\n\
+        [[policy]]\nname = \"gold\"\ninstances = [\"*\"]\ninstance_tags = { tier = \"gold\" }\nevery = \"1h\"\n[policy.keep]\nlast = 2\n\
+        [[policy]]\nname = \"dense\"\ninstances = [\"*\"]\nevery = \"5m\"\n[policy.keep]\ndaily = 7\n";
+    let program = Program::new(&world, policies);
+    let text = program.ok("check");
+    println!("{text}");
+    assert!(text.contains("warning: policy `none` matches no instance: no name fits"), "{text}");
+    assert!(text.contains("warning: policy `gold` matches no instance: of those whose names fit (1) none has the tags"), "{text}");
+    assert!(text.contains("warning: policy `dense`: the schedule gives up to 288 snapshots a day"), "{text}");
+    assert!(text.contains(&format!("looked at {}: 1 instance\n", world.vms.display())), "{text}");
+    assert!(!world.store.join("FORMAT").exists(), "it makes nothing");
+    tags(&vm, "tier = \"gold\"\n");
+    program.ok("init");
+    program.ok("snapshot vm");
+    let json = program.json("check");
+    assert_eq!(json["warnings"].as_array().unwrap().len(), 2, "{json}");
+    assert!(json["looked_at"][1].as_str().unwrap().ends_with(": 0 snapshots of policies"), "{json}");
+    fs::remove_dir_all(&world.vms).unwrap();
+    assert!(program.ok("check").contains("is not there yet: not looked at which instances match"));
+}
