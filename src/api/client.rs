@@ -3,6 +3,7 @@
 use crate::ids::{ForkId, HoldName, InstanceId, PolicyName};
 use crate::policy::Plan;
 use crate::worker::backend::{Answer, Backend, Removal};
+use crate::worker::importing::{ImportBody, ImportView};
 use crate::worker::problem::{Problem, ProblemKind};
 use crate::worker::view::{
     ClockView, Findings, ForkBody, ForkViews, PruneReport, RemovedView, RequestView, Requests, RestoredView, SnapshotFilter, SnapshotView,
@@ -196,6 +197,9 @@ impl Backend for Client {
     }
     fn restore(&self, snapshot: &str) -> Answer<RestoredView> {
         self.ask(Call::new(Method::POST, snapshot_path(snapshot, "/restore")).patient())
+    }
+    fn import(&self, body: &ImportBody) -> Answer<ImportView> {
+        self.ask(Call::new(Method::POST, "/v1/import").with(body).patient())
     }
     fn plan(&self, policies: &[PolicyName], at: Option<DateTime<Utc>>) -> Answer<Plan> {
         let mut pairs: Vec<String> = policies.iter().map(|p| format!("policy={}", encode(p.as_str()))).collect();

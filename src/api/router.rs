@@ -3,6 +3,7 @@
 use super::reply::{bad, problem_reply, reply};
 use crate::ids::{ForkId, HoldName, InstanceId, PolicyName};
 use crate::worker::backend::{Answer, Backend, Removal};
+use crate::worker::importing::ImportBody;
 use crate::worker::problem::{Problem, ProblemKind};
 use crate::worker::view::{ForkBody, SnapshotFilter, TakeBody, VerifyBody};
 use axum::Router;
@@ -52,6 +53,7 @@ pub fn router(backend: Arc<dyn Backend>) -> Router {
         .route("/v1/queue/{id}", get(request).delete(cancel))
         .route("/v1/policies", get(status))
         .route("/v1/status", get(status))
+        .route("/v1/import", post(import))
         .route("/v1/plan", get(plan))
         .route("/v1/prune", post(prune))
         .route("/v1/verify", get(look_over).post(verify))
@@ -238,6 +240,13 @@ async fn plan(State(backend): Shared, RawQuery(raw): RawQuery) -> Response {
     match asked() {
         Ok((policies, at)) => reply(StatusCode::OK, &run(backend, move |b| b.plan(&policies, at)).await),
         Err(problem) => problem_reply(&problem),
+    }
+}
+
+async fn import(State(backend): Shared, bytes: Bytes) -> Response {
+    match serde_json::from_slice::<ImportBody>(&bytes) {
+        Ok(body) => reply(StatusCode::OK, &run(backend, move |b| b.import(&body)).await),
+        Err(e) => problem_reply(&bad(StatusCode::BAD_REQUEST, format!("the body cannot be understood: {e}"))),
     }
 }
 

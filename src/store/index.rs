@@ -1,6 +1,6 @@
 //! What is in the store, in memory: rebuilt from the tree at every start, never written down.
 
-use super::manifest::{Kind, Manifest};
+use super::manifest::{Imported, Kind, Manifest};
 use super::records::Pinned;
 use crate::ids::{ForkId, HoldName, InstanceId, PolicyName, SnapshotId, SnapshotName};
 use crate::policy::SnapshotState;
@@ -26,6 +26,7 @@ pub struct Summary {
     pub order_at: DateTime<Utc>,
     pub tags: BTreeMap<String, String>,
     pub tags_unread: Option<String>,
+    pub imported: Option<Imported>,
     pub size_bytes: u64,
     pub allocated_bytes: u64,
     /// The memory files.
@@ -67,6 +68,7 @@ impl From<&Manifest> for Summary {
             order_at: m.order_at,
             tags: m.tags.clone(),
             tags_unread: m.tags_unread.clone(),
+            imported: m.imported.clone(),
             size_bytes: m.size_bytes,
             allocated_bytes: m.allocated_bytes,
             memory: memory.collect(),

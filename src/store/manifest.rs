@@ -50,6 +50,9 @@ pub struct Manifest {
     /// Why the instance's tags are not among them, if they could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tags_unread: Option<String>,
+    /// Where it was imported from, if it was not taken here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<Imported>,
     /// Sum of the files' lengths.
     pub size_bytes: u64,
     /// Sum of their allocated bytes in the store, right after the copy.
@@ -58,6 +61,25 @@ pub struct Manifest {
     pub entries: Vec<Entry>,
     /// What was left out, and why.
     pub skipped: Vec<Skipped>,
+}
+
+/// Where a snapshot was imported from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Imported {
+    /// The directory.
+    pub from: TextPath,
+    /// How its time was found.
+    pub by: TimeFrom,
+}
+
+/// How the time of an imported snapshot was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TimeFrom {
+    /// It is in the directory's name.
+    Name,
+    /// It is the directory's time of change.
+    Mtime,
 }
 
 /// What a snapshot holds.

@@ -4,6 +4,7 @@
 pub mod backend;
 mod checking;
 mod clock;
+pub mod importing;
 mod pinned;
 pub mod problem;
 mod prune;
@@ -92,6 +93,8 @@ pub struct Worker {
     started_at: DateTime<Utc>,
     startup: Duration,
     progress: Arc<dyn Progress + Send + Sync>,
+    /// One import at a time.
+    importing: Mutex<()>,
     /// One prune at a time.
     pruning: Mutex<()>,
     clock: clock::ClockWatch,
@@ -126,6 +129,7 @@ impl Worker {
         let forks = Arc::new(forks);
         let recovered = forks.recover()?;
         let staging = store.clear_staging()? + recovered.staging;
+        importing::finish(&store)?;
         let schedules = Schedules::open(Arc::clone(&store), &config.policies)?;
         let now = around.clock.now();
         if staging + recovered.finished + recovered.dropped_refs + torn_bytes > 0 {
@@ -144,6 +148,7 @@ impl Worker {
             started_at: now,
             startup: around.clock.since_boot().saturating_sub(began),
             progress,
+            importing: Mutex::default(),
             pruning: Mutex::default(),
             selection: Mutex::default(),
             scrub: Mutex::default(),

@@ -1,6 +1,7 @@
 //! Looking without the lock, for when no worker runs: what changes something says so and does nothing.
 
 use super::backend::{Answer, Backend, Removal};
+use super::importing::{self, ImportBody, ImportView};
 use super::problem::{Problem, ProblemKind};
 use super::sight::{self, Sight};
 use super::view::{
@@ -134,6 +135,9 @@ impl Backend for Reader {
     }
     fn restore(&self, _snapshot: &str) -> Answer<RestoredView> {
         read_only()
+    }
+    fn import(&self, body: &ImportBody) -> Answer<ImportView> {
+        if body.dry_run { importing::look(&self.store, &self.config, body).map(|(_, view)| view) } else { read_only() }
     }
     fn plan(&self, policies: &[PolicyName], at: Option<DateTime<Utc>>) -> Answer<Plan> {
         sight::plan(self, policies, at.unwrap_or_else(|| self.store.clock.now()), sight::Sizes::Measured)

@@ -64,6 +64,7 @@ pub(super) enum Sizes {
 /// `ls`.
 pub(super) fn snapshots(sight: &dyn Sight, filter: &SnapshotFilter) -> Snapshots {
     let mut all = Snapshots::default();
+    let mut found = Vec::new();
     let known: Vec<(SnapshotId, Known)> = sight.store().index().present().map(|(id, known)| (id.clone(), known.clone())).collect();
     for (id, known) in known {
         match &known.summary {
@@ -76,12 +77,14 @@ pub(super) fn snapshots(sight: &dyn Sight, filter: &SnapshotFilter) -> Snapshots
                 let policy = filter.policy.as_ref().is_none_or(|p| Some(p) == summary.policy.as_ref());
                 let tags = filter.tags.iter().all(|(key, value)| summary.tags.get(key) == Some(value));
                 if instance && policy && tags {
-                    all.snapshots.push(view(sight.store(), summary, &known, LISTED));
+                    found.push(((summary.order_at, summary.seq), view(sight.store(), summary, &known, LISTED)));
                 }
             }
         }
     }
-    all.snapshots.sort_by_key(|s| s.seq);
+    // Not by `seq` alone: what was imported is older than what was taken before it came.
+    found.sort_by_key(|(order, _)| *order);
+    all.snapshots = found.into_iter().map(|(_, view)| view).collect();
     all
 }
 
@@ -106,6 +109,7 @@ pub(super) fn view(store: &Store, summary: &Summary, known: &Known, max_age: Dur
         pool_count: 0,
         holds: known.holds.iter().cloned().collect(),
         compression_state: "none".to_owned(),
+        imported_from: summary.imported.as_ref().map(|i| i.from.as_path().display().to_string()),
         tags_unread: summary.tags_unread.clone(),
         quarantined_because: known.quarantined.clone(),
     }

@@ -2,6 +2,7 @@
 
 use super::backend::{Answer, Backend, Removal};
 use super::checking::verify_store;
+use super::importing::{ImportBody, ImportView};
 use super::problem::{Problem, ProblemKind};
 use super::prune::problem_of_reclaim;
 use super::sight::{self, Sight};
@@ -259,6 +260,10 @@ impl Backend for Worker {
         self.look_at_root();
         let replaced = restored.replaced.map(|path| path.display().to_string());
         Ok(RestoredView { id, instance: restored.instance, replaced })
+    }
+
+    fn import(&self, body: &ImportBody) -> Answer<ImportView> {
+        self.import_all(body)
     }
 
     fn plan(&self, policies: &[PolicyName], at: Option<DateTime<Utc>>) -> Answer<Plan> {

@@ -30,6 +30,9 @@ pub struct SnapshotView {
     pub pool_count: u64,
     pub holds: Vec<HoldName>,
     pub compression_state: String,
+    /// The directory that it was imported from, if it was.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub imported_from: Option<String>,
     /// Why the instance's tags are not among its tags, if they could not be read.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub tags_unread: Option<String>,

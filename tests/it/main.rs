@@ -9,6 +9,8 @@ mod filesystems;
 mod fuzz_seeds;
 mod guards;
 mod hostile;
+mod import;
+mod import_faults;
 mod kernel;
 mod kill;
 mod layers;

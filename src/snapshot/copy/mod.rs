@@ -15,6 +15,7 @@ mod data;
 mod flow;
 mod one;
 mod roles;
+pub(super) mod stock;
 mod sync;
 
 pub use data::{Cloner, DataError, Method};
