@@ -150,7 +150,11 @@ fn look_at(fs: &Fs, root: &Dir, instance: &InstanceId, known: Option<&Known>, no
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::disallowed_methods, reason = "tests make what the code under test reads")]
+    #![expect(
+        clippy::disallowed_methods,
+        clippy::disallowed_macros,
+        reason = "tests make what the code under test reads, and say what they tried"
+    )]
 
     use super::*;
     use std::fs;

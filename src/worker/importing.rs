@@ -8,7 +8,7 @@ use crate::event::Event;
 use crate::ids::{InstanceId, PolicyName, SnapshotId, SnapshotName};
 use crate::snapshot::import::stamp::Stamps;
 use crate::snapshot::import::{
-    Candidate, Entered, Errand, Fate, Survey, Way, finish_asides, finish_pending, survey, take_in, take_known_away,
+    Candidate, Entered, Errand, Fate, Pending, Survey, Way, finish_asides, finish_pending, survey, take_in, take_known_away,
 };
 use crate::snapshot::take::How;
 use crate::store::fs::FileType;
@@ -207,7 +207,7 @@ fn imported_event(summary: &Summary, way: Way) -> Event {
 /// # Errors
 /// [`crate::store::StoreError`] if it cannot be told which there are.
 pub(super) fn finish(store: &Store) -> Result<Vec<Arc<Summary>>, crate::store::StoreError> {
-    let (finished, failed) = finish_pending(store)?;
+    let Pending { finished, failed } = finish_pending(store)?;
     for summary in &finished {
         store.events.emit(imported_event(summary, Way::Moved));
     }

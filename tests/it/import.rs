@@ -5,18 +5,28 @@
     clippy::indexing_slicing,
     clippy::disallowed_methods,
     clippy::disallowed_macros,
+    clippy::too_many_lines,
     reason = "tests"
 )]
 
-use crate::support::program::Program;
-use crate::support::{World, listing, write_sparse};
+use crate::support::faulty::DeadFrom;
+use crate::support::mounts::{Kind, mounted, tmpfs};
+use crate::support::program::{Program, eventually};
+use crate::support::{World, instance, listing, write_sparse};
+use nix::errno::Errno;
 use serde_json::Value;
+use snapkeep::event::Event;
+use snapkeep::store::fs::{Fs, Gate, Op};
+use snapkeep::worker::backend::Backend;
+use snapkeep::worker::importing::ImportBody;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// The directory that the script wrote into: on the store's file system, beside it.
 fn backups(world: &World) -> PathBuf {
@@ -116,8 +126,11 @@ fn a_scripts_directories_become_snapshots_of_their_time_for_a_policy_to_remove()
         assert!(wanted.iter().all(|at| is_kept(at)), "{left:?}");
         assert!(is_kept("2024-02-01T03:00:00Z"), "a fork needs it");
         program.ok("unfork web");
-        program.ok("prune");
-        assert!(!created(&program).iter().any(|at| at == "2024-02-01T03:00:00Z"), "no rule keeps it");
+        // Its files, and with them its ref, go in the background.
+        eventually("no rule keeps it, and no fork", Duration::from_secs(15), || {
+            program.ok("prune");
+            !created(&program).iter().any(|at| at == "2024-02-01T03:00:00Z")
+        });
         assert_eq!(program.json("verify")["findings"], serde_json::json!([]));
         program.ok("restore golden/golden-20240130-030000");
         assert_eq!(fs::read_to_string(golden.join("of")).unwrap(), "2024-01-30T03-00-00");
@@ -292,4 +305,114 @@ fn strange_names_and_links_are_left_and_nothing_outside_is_touched() {
     assert_eq!(left.len(), 3, "the hidden ones and the link stay: {left:?}");
     assert!(dir.join("2024-01-07").exists() && dir.join(".snapkeep-imported-20240101-000000-abcdefgh/disk.raw").exists());
     assert_eq!(program.json("verify")["findings"], serde_json::json!([]));
+}
+
+fn moving(dir: &Path) -> ImportBody {
+    let body = serde_json::json!({"dir": dir, "instance": "vm", "move": true});
+    serde_json::from_value(body).unwrap()
+}
+
+/// Writes into the directory once all of it was read, and just before it is renamed.
+#[derive(Debug)]
+struct Meddles(PathBuf);
+
+impl Gate for Meddles {
+    fn before(&self, op: Op, path: &Path) -> Result<(), Errno> {
+        if op == Op::Rename && path.ends_with("data") && self.0.exists() {
+            fs::write(&self.0, "changed at the last moment").unwrap();
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn what_changes_while_it_is_moved_goes_back_and_is_copied_as_it_is() {
+    let world = World::new();
+    let dir = backups(&world);
+    fs::create_dir(dir.join("2024-01-01")).unwrap();
+    fs::write(dir.join("2024-01-01/state"), "as it was").unwrap();
+    let worker = world.try_worker("[worker]\nthreads = 1\n", Fs::gated(Arc::new(Meddles(dir.join("2024-01-01/state"))))).unwrap();
+    let view = worker.import(&moving(&dir)).unwrap();
+    assert_eq!((view.entries[0].way.as_deref(), view.entries[0].why.as_deref()), (Some("copied"), None), "{view:?}");
+    let id = view.entries[0].id.clone().unwrap();
+    assert_eq!(fs::read_to_string(worker.store.layout.snapshot(&id).join("data/state")).unwrap(), "changed at the last moment");
+    assert!(listing(&dir).is_empty() && listing(&worker.store.layout.importing()).is_empty());
+}
+
+#[test]
+fn a_directory_that_changed_after_its_move_was_stopped_is_no_snapshot_and_stays_where_it_is() {
+    let world = World::new();
+    let dir = backups(&world);
+    fs::create_dir(dir.join("2024-01-01")).unwrap();
+    fs::write(dir.join("2024-01-01/memory"), "as it was").unwrap();
+    let rest = "[worker]\nthreads = 1\n[driver]\nmemory_names = [\"memory\"]\n";
+    let gate = Arc::new(DeadFrom::new(Op::SetMeta, "data/memory"));
+    let worker = world.try_worker(rest, Fs::gated(Arc::clone(&gate) as _)).unwrap();
+    let view = worker.import(&moving(&dir)).unwrap();
+    assert!(view.entries[0].result == "failed" && view.entries[0].why.as_ref().unwrap().contains("no snapshot yet"), "{view:?}");
+    let pending = listing(&worker.store.layout.importing()).into_iter().find(|line| line.contains("data/memory")).unwrap();
+    let file = worker.store.layout.importing().join(pending.split(' ').next().unwrap());
+    drop(worker);
+    fs::write(&file, "scribbled over").unwrap();
+    let worker = world.worker(rest);
+    assert!(worker.store.index().of_instance(&instance("vm")).is_empty());
+    let why = world.events.events().into_iter().rev().find_map(|e| match e {
+        Event::RecordUnreadable { path, why, .. } if path.contains("importing") => Some(why),
+        _ => None,
+    });
+    assert!(why.unwrap().contains("no longer what it was"));
+    assert_eq!(fs::read_to_string(&file).unwrap(), "scribbled over", "nothing is lost");
+    drop(worker);
+    // Put right by hand, it goes on.
+    fs::write(&file, "as it was").unwrap();
+    let manifest = file.ancestors().find(|p| p.ends_with("data")).unwrap().with_file_name("manifest.json");
+    let ns = fs::read_to_string(manifest)
+        .unwrap()
+        .split("memory")
+        .nth(1)
+        .unwrap()
+        .split("\"mtime_ns\":")
+        .nth(1)
+        .unwrap()
+        .split(',')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    Fs::real().set_mtime(&file, ns).unwrap();
+    let worker = world.worker(rest);
+    assert_eq!(worker.store.index().of_instance(&instance("vm")).len(), 1);
+    assert!(listing(&worker.store.layout.importing()).is_empty());
+}
+
+#[test]
+fn files_are_shared_where_the_file_system_can_and_copied_from_another_mount() {
+    for kind in [Kind::Xfs, Kind::Btrfs] {
+        let (Some(disk), Some(other)) = (mounted(kind, 512 << 20), tmpfs("size=64m")) else { continue };
+        let world = World::at(&disk.path);
+        let golden = world.make_instance("golden");
+        let (near, far) = (backups(&world), other.path.join("backup"));
+        fs::create_dir(&far).unwrap();
+        for (dir, name) in [(&near, "2024-01-01"), (&near, "2024-01-02"), (&far, "2024-01-03")] {
+            back_up(&golden, &dir.join(name), "-a");
+            fs::remove_dir_all(dir.join(name).join("logs")).unwrap();
+        }
+        let program = Program::new(&world, "");
+        program.ok("init");
+        let way = |line: &str| {
+            let view = program.json(line);
+            view["entries"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|e| format!("{} {}", e["way"].as_str().unwrap_or("-"), e["why"].as_str().unwrap_or("-")))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(way(&format!("import {} --instance vm", near.display())), ["reflinked -", "reflinked -"], "{kind}");
+        assert_eq!(way(&format!("import {} --instance other --move", near.display())), ["moved -", "moved -"], "{kind}");
+        assert_eq!(way(&format!("import {} --instance vm --move", far.display())), ["copied -"], "{kind}");
+        assert!(listing(&near).is_empty() && listing(&far).is_empty(), "{kind}");
+        assert_eq!(program.json("verify")["findings"], serde_json::json!([]), "{kind}");
+        println!("{kind}: reflinked, moved, copied");
+    }
 }

@@ -132,5 +132,7 @@ fn holds(tree: &Path, pristine: &Path) -> bool {
 
 #[test]
 fn whatever_goes_wrong_with_an_import_each_directory_is_whole_in_one_place_or_the_other() {
-    sweep_all(ROWS);
+    // A copy alone is `take`'s, which has a sweep of its own.
+    let is_full = std::env::var_os("FULL").is_some();
+    sweep_all(if is_full { ROWS } else { ROWS.get(1..).unwrap() });
 }

@@ -1,5 +1,13 @@
 //! Which instances a policy is for: names, exclusions, tags that change, tags that cannot be read.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    clippy::type_complexity,
+    reason = "tests"
+)]
 
 use crate::support::World;
 use crate::support::program::{Program, eventually};

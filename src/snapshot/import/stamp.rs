@@ -290,7 +290,6 @@ mod tests {
         ] {
             assert_eq!(shaped(name, Tz::UTC), "none", "{name}");
         }
-        println!("{} names", second.len() + 24);
     }
 
     #[test]

@@ -244,13 +244,22 @@ pub fn take_known_away(
     Ok(take_away(store, &context(store, how), Theirs { dir: &open, name: &candidate.name, path: &path }, &manifest))
 }
 
+/// Moves that had been stopped.
+#[derive(Debug, Default)]
+pub struct Pending {
+    /// What became a snapshot.
+    pub finished: Vec<Arc<Summary>>,
+    /// What could not, and why.
+    pub failed: Vec<(PathBuf, String)>,
+}
+
 /// Goes on with moves that were stopped: what became a snapshot, and what could not, with its path and why. Not while an
 /// import is under way.
 ///
 /// # Errors
 /// [`FsError`] if it cannot be told which there are.
-pub fn finish_pending(store: &Store) -> Result<(Vec<Arc<Summary>>, Vec<(PathBuf, String)>), FsError> {
-    let (mut finished, mut failed) = (Vec::new(), Vec::new());
+pub fn finish_pending(store: &Store) -> Result<Pending, FsError> {
+    let mut ended = Pending::default();
     for entry in store.fs.list_if_there(&store.layout.importing())? {
         let Some(Ok(id)) = entry.name.to_str().map(SnapshotId::parse) else { continue };
         let pending = store.layout.importing_of(&id);
@@ -258,13 +267,13 @@ pub fn finish_pending(store: &Store) -> Result<(Vec<Arc<Summary>>, Vec<(PathBuf,
             // The directory is where it was.
             Ok(None) => prune_pending(store, &pending),
             Ok(Some(_)) => match one_pending(store, &pending, &id) {
-                Ok(summary) => finished.push(summary),
-                Err(e) => failed.push((pending, e.to_string())),
+                Ok(summary) => ended.finished.push(summary),
+                Err(e) => ended.failed.push((pending, e.to_string())),
             },
-            Err(e) => failed.push((pending, e.to_string())),
+            Err(e) => ended.failed.push((pending, e.to_string())),
         }
     }
-    Ok((finished, failed))
+    Ok(ended)
 }
 
 fn one_pending(store: &Store, pending: &Path, id: &SnapshotId) -> Result<Arc<Summary>, ImportError> {
