@@ -66,6 +66,14 @@ impl Schedules {
         self.ledger.all()
     }
 
+    /// Makes a pair known that has no instance yet, or none any more: its snapshots came from elsewhere.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if its entry cannot be written.
+    pub fn know(&self, pair: &Pair) -> Result<(), LedgerError> {
+        self.ledger.get_or_begin(pair, self.store.clock.now()).map(drop)
+    }
+
     /// Whether a pair's slot is being taken at this moment.
     #[must_use]
     pub fn is_running(&self, pair: &Pair) -> bool {

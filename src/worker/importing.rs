@@ -231,6 +231,11 @@ impl Worker {
             finish_asides(&self.store, &dir).map_err(|e| problem_of_store(&e.into()))?;
         }
         let (survey, mut view) = look(&self.store, &config, body)?;
+        if let Some(policy) = &body.policy {
+            // As if the policy had taken them: `status` shows the pair, and `gone` counts for an instance that is not there.
+            let pair = (policy.clone(), body.instance.clone());
+            self.schedules.know(&pair).map_err(|e| Problem::new(ProblemKind::Failed, format!("the ledger cannot be kept: {e}")))?;
+        }
         let driver = crate::driver::Plain::new(config.driver.clone());
         let how = self.how(&config, &driver);
         let tags = body.policy.as_ref().and_then(|name| config.policy(name)).map(|policy| policy.tags.clone()).unwrap_or_default();

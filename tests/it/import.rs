@@ -416,3 +416,27 @@ fn files_are_shared_where_the_file_system_can_and_copied_from_another_mount() {
         println!("{kind}: reflinked, moved, copied");
     }
 }
+
+#[test]
+fn what_is_imported_for_an_instance_that_is_not_there_is_known_and_goes_with_it() {
+    let world = World::new();
+    let dir = backups(&world);
+    for name in ["2024-01-01", "2024-01-02"] {
+        fs::create_dir(dir.join(name)).unwrap();
+        fs::write(dir.join(name).join("disk.raw"), name).unwrap();
+    }
+    let rest = "[worker]\nthreads = 1\n[trash]\ngrace = \"0s\"\n[[policy]]\nname = \"p\"\ninstances = [\"*\"]\nevery = \"1h\"\n[policy.keep]\nlast = 5\n[policy.gone]\nafter = \"2h\"\nmin = 1\n";
+    let worker = world.worker(rest);
+    let body = serde_json::json!({"dir": dir, "instance": "vm", "policy": "p"});
+    assert_eq!(worker.import(&serde_json::from_value(body).unwrap()).unwrap().entries.len(), 2);
+    let count = || worker.store.index().of_instance(&instance("vm")).len();
+    let hour = || {
+        world.clock.advance(Duration::from_secs(3600));
+        worker.once().unwrap();
+        let status = worker.status().unwrap().policies;
+        (status[0].state.clone(), status[0].snapshots, count())
+    };
+    assert_eq!(hour(), ("gone".to_owned(), 2, 2));
+    assert_eq!(hour(), ("gone".to_owned(), 2, 2));
+    assert_eq!(hour(), ("gone".to_owned(), 1, 1), "two hours after it was seen that it is not there");
+}

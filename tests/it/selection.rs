@@ -231,3 +231,21 @@ fn check_says_which_policies_match_nothing_and_what_it_looked_at() {
     fs::remove_dir_all(&world.vms).unwrap();
     assert!(program.ok("check").contains("is not there yet: not looked at which instances match"));
 }
+
+#[test]
+fn check_warns_of_many_instances_with_one_snapshot_each() {
+    let world = World::new();
+    let dir = world.store.parent().unwrap().join("backup");
+    fs::create_dir_all(dir.join("2024-01-01")).unwrap();
+    fs::write(dir.join("2024-01-01/disk.raw"), "x").unwrap();
+    let program = Program::new(&world, "[[policy]]\nname = \"ci\"\ninstances = [\"ci-*\"]\nevery = \"1h\"\n[policy.keep]\nlast = 3\n");
+    program.ok("init");
+    world.make_instance("ci-1");
+    for n in 1..=5 {
+        assert!(!program.ok("check").contains("two of none"), "{n}");
+        program.ok(&format!("import {} --instance ci-{n} --policy ci", dir.display()));
+    }
+    let text = program.ok("check");
+    assert!(text.contains("warning: policy `ci` has one snapshot of each of 5 instances, and two of none"), "{text}");
+    assert!(text.ends_with(": 5 snapshots of policies\n"), "{text}");
+}

@@ -299,8 +299,9 @@ pub fn finish_asides(store: &Store, dir: &Path) -> Result<usize, FsError> {
     let mut removed = 0;
     for entry in store.fs.list_open(&open)? {
         let id = entry.name.to_str().and_then(|name| SnapshotId::parse(name.strip_prefix(ASIDE)?).ok());
-        let is_there = id.is_some_and(|id| store.known(&id).is_ok_and(|known| known.summary.is_some_and(|s| s.imported.is_some())));
-        if is_there {
+        let summary = id.and_then(|id| store.known(&id).ok()?.summary);
+        let was_here = summary.and_then(|s| s.imported.clone()).is_some_and(|i| i.from.as_path().parent() == Some(dir));
+        if was_here {
             remove_aside(&store.fs, &open, &entry.name)?;
             removed += 1;
         }

@@ -160,6 +160,12 @@ pub(super) fn take_away(store: &Store, ctx: &CopyContext<'_>, from: Theirs<'_>, 
             Err(cannot_tell) => return Ok(Some(cannot_tell.to_string())),
         }
         fs.rename_new(from.dir.at(from.name), from.dir.at(&aside))?;
+        // Nobody finds it by its name any more: what came since the look above was the last.
+        if !look(ctx, &from.dir.path().join(&aside)).is_ok_and(|(now, _)| is_still(&found, &now)) {
+            fs.rename_new(from.dir.at(&aside), from.dir.at(from.name))?;
+            fs.fsync(from.dir, from.dir.path())?;
+            return Ok(Some("it changed after it was copied".to_owned()));
+        }
         remove_aside(fs, from.dir, &aside)?;
         Ok(None)
     };
