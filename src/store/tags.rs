@@ -285,6 +285,18 @@ mod tests {
         assert_eq!(cache.of(&a), tags(&[("tier", "gold")]));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_tags_or_say_why_not(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200), text in "[a-z\\[\\]{}=\"'#. \n\\\\u0-9]{0,60}") {
+            for bytes in [bytes.as_slice(), text.as_bytes()] {
+                match parse(bytes) {
+                    Ok(InstanceTags::Known(tags)) => proptest::prop_assert!(tags.keys().all(|key| !key.is_empty() && !key.contains(['=', '\n']))),
+                    Ok(InstanceTags::Unknown(why)) | Err(why) => proptest::prop_assert!(!why.is_empty()),
+                }
+            }
+        }
+    }
+
     #[test]
     fn many_instances_are_looked_at() {
         let root = Root::new();
