@@ -305,7 +305,8 @@ pub struct PolicyStatus {
     pub policy: PolicyName,
     /// The instance; null if the policy matches none.
     pub instance: Option<InstanceId>,
-    /// `ok`, `running`, `failing`, `waiting` (nothing was due yet), `gone` (no such instance), `no instances` or `prune only`.
+    /// `ok`, `running`, `failing`, `waiting` (nothing was due yet), `gone` (no such instance), `no instances`, `prune only`, `not
+    /// selected` (it is there, and was selected before) or `tags unreadable` (why is in `last_error`).
     pub state: String,
     /// When the last success was taken.
     pub last_success_at: Option<DateTime<Utc>>,
