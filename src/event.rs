@@ -173,6 +173,16 @@ events! {
         snapshot: String = "the snapshot (its directory's name)",
         why: String = "what is wrong",
     }
+    SnapshotImported = "snapshot.imported", Info, "A directory that something else made became a snapshot; it is published and durable.", id[snapshot] {
+        snapshot: SnapshotId = "the new snapshot",
+        name: String = "its name for people",
+        instance: InstanceId = "what it is a snapshot of",
+        policy: Option<PolicyName> = "the policy that removes it one day; null if none",
+        created_at: DateTime<Utc> = "the time that it is of",
+        from: String = "the directory",
+        way: String = "reflinked, copied or moved",
+        size_bytes: u64 = "sum of the files' lengths",
+    }
     SnapshotRestored = "snapshot.restored", Info, "An instance was put back to a snapshot; what was there is in the trash.", id[snapshot, instance, at] {
         snapshot: SnapshotId = "the snapshot",
         instance: InstanceId = "the instance",

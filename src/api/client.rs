@@ -2,6 +2,7 @@
 
 use crate::ids::{ForkId, HoldName, InstanceId};
 use crate::worker::backend::{Answer, Backend, Removal};
+use crate::worker::importing::{ImportBody, ImportView};
 use crate::worker::problem::{Problem, ProblemKind};
 use crate::worker::view::{
     ClockView, Findings, ForkBody, ForkViews, PlanBody, PlanView, PruneBody, PruneReport, RemovedView, RequestView, Requests, RestoredView,
@@ -148,7 +149,8 @@ impl Backend for Client {
     fn snapshots(&self, filter: &SnapshotFilter) -> Answer<Snapshots> {
         let pairs =
             [("instance", filter.instance.as_ref().map(AsRef::<str>::as_ref)), ("policy", filter.policy.as_ref().map(AsRef::as_ref))];
-        let pairs: Vec<String> = pairs.iter().filter_map(|(k, v)| v.map(|v: &str| format!("{k}={}", encode(v)))).collect();
+        let mut pairs: Vec<String> = pairs.iter().filter_map(|(k, v)| v.map(|v: &str| format!("{k}={}", encode(v)))).collect();
+        pairs.extend(filter.tags.iter().map(|(key, value)| format!("tag={}", encode(&format!("{key}={value}")))));
         self.ask(Call::get(format!("/v1/snapshots?{}", pairs.join("&"))))
     }
     fn snapshot(&self, snapshot: &str) -> Answer<SnapshotView> {
@@ -193,6 +195,9 @@ impl Backend for Client {
     }
     fn restore(&self, snapshot: &str) -> Answer<RestoredView> {
         self.ask(Call::new(Method::POST, snapshot_path(snapshot, "/restore")).patient())
+    }
+    fn import(&self, body: &ImportBody) -> Answer<ImportView> {
+        self.ask(Call::new(Method::POST, "/v1/import").with(body).patient())
     }
     fn plan(&self, body: &PlanBody) -> Answer<PlanView> {
         self.ask(Call::new(Method::POST, "/v1/plan").with(body).patient())

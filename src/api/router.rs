@@ -3,6 +3,7 @@
 use super::reply::{bad, problem_reply, reply};
 use crate::ids::{ForkId, HoldName, InstanceId, PolicyName};
 use crate::worker::backend::{Answer, Backend, Removal};
+use crate::worker::importing::ImportBody;
 use crate::worker::problem::{Problem, ProblemKind};
 use crate::worker::view::{ForkBody, PlanBody, PruneBody, SnapshotFilter, TakeBody, VerifyBody};
 use axum::Router;
@@ -44,6 +45,7 @@ pub fn router(backend: Arc<dyn Backend>) -> Router {
         .route("/v1/queue/{id}", get(request).delete(cancel))
         .route("/v1/policies", get(status))
         .route("/v1/status", get(status))
+        .route("/v1/import", post(import))
         .route("/v1/plan", get(plan).post(plan_by))
         .route("/v1/prune", post(prune))
         .route("/v1/verify", get(look_over).post(verify))
@@ -107,12 +109,19 @@ fn body<T: for<'de> Deserialize<'de> + Default>(bytes: &Bytes) -> Answer<T> {
     serde_json::from_slice(bytes).map_err(|e| bad(StatusCode::BAD_REQUEST, format!("the body cannot be understood: {e}")))
 }
 
+/// `key=value`.
+fn tag_of(text: &str) -> Answer<(String, String)> {
+    let (key, value) = text.split_once('=').ok_or_else(|| bad(StatusCode::BAD_REQUEST, "a tag looks like tag=key%3Dvalue"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
 async fn snapshots(State(backend): Shared, RawQuery(raw): RawQuery) -> Response {
     let first = |key: &str| query(raw.as_deref(), key).into_iter().next();
     let filter = || -> Answer<SnapshotFilter> {
         Ok(SnapshotFilter {
             instance: first("instance").map(|i| parsed::<InstanceId>(&i)).transpose()?,
             policy: first("policy").map(|p| parsed::<PolicyName>(&p)).transpose()?,
+            tags: query(raw.as_deref(), "tag").iter().map(|tag| tag_of(tag)).collect::<Answer<_>>()?,
         })
     };
     match filter() {
@@ -230,6 +239,13 @@ async fn plan_by(State(backend): Shared, bytes: Bytes) -> Response {
     match body::<PlanBody>(&bytes) {
         Ok(asked) => reply(StatusCode::OK, &run(backend, move |b| b.plan(&asked)).await),
         Err(problem) => problem_reply(&problem),
+    }
+}
+
+async fn import(State(backend): Shared, bytes: Bytes) -> Response {
+    match serde_json::from_slice::<ImportBody>(&bytes) {
+        Ok(body) => reply(StatusCode::OK, &run(backend, move |b| b.import(&body)).await),
+        Err(e) => problem_reply(&bad(StatusCode::BAD_REQUEST, format!("the body cannot be understood: {e}"))),
     }
 }
 

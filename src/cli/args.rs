@@ -91,6 +91,9 @@ pub enum Verb {
         /// The snapshot.
         snapshot: String,
     },
+    /// Take directories that a script made of an instance into the store, as snapshots of the time in their names
+    #[command(after_help = IMPORT)]
+    Import(ImportArgs),
     /// List snapshots
     Ls {
         /// Of this instance only.
@@ -99,8 +102,11 @@ pub enum Verb {
         /// Of this policy only.
         #[arg(long)]
         policy: Option<PolicyName>,
+        /// With this tag only; may be repeated.
+        #[arg(long, value_name = "K=V", value_parser = tag)]
+        tag: Vec<(String, String)>,
         /// What lies in the trash instead: snapshots and instances that can be brought back.
-        #[arg(long, conflicts_with_all = ["instance", "policy"])]
+        #[arg(long, conflicts_with_all = ["instance", "policy", "tag"])]
         trash: bool,
     },
     /// Show one snapshot
@@ -234,6 +240,41 @@ pub struct PlanArgs {
     /// Only what would be otherwise than by the configuration in force (of the worker, or of the usual file), or by FILE.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     pub diff: Option<Option<PathBuf>>,
+}
+
+const IMPORT: &str = "\
+Without --pattern the first date in the name counts, with the time behind it if there is one, such as 2026-11-24T03-00-00,
+20261124-0300 or 2026-11-24; and the time of change of a directory without any. Names that begin with a dot are left.
+Files are reflinked where the store can share blocks with them, and copied elsewhere; twice imported is taken once.
+
+Example: snapkeep import /backup/golden --instance golden --policy nightly --timezone Europe/Vienna --dry-run";
+
+/// `import`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// The directory that they are in.
+    pub dir: PathBuf,
+    /// What they are snapshots of; it need not be there.
+    #[arg(long)]
+    pub instance: InstanceId,
+    /// The policy whose they become, to remove by its rules; if not given they are nobody's.
+    #[arg(long)]
+    pub policy: Option<PolicyName>,
+    /// The time in their names as strftime writes it, such as %Y-%m-%dT%H-%M-%S; names that do not fit are left.
+    #[arg(long)]
+    pub pattern: Option<String>,
+    /// The zone of times without an offset. Default: UTC.
+    #[arg(long, value_name = "ZONE")]
+    pub timezone: Option<String>,
+    /// A tag for all of them; may be repeated.
+    #[arg(long, value_name = "K=V", value_parser = tag)]
+    pub tag: Vec<(String, String)>,
+    /// The directories go: by a rename into the store where that can be, else once they are copied.
+    #[arg(long = "move")]
+    pub take_away: bool,
+    /// Only say what would be taken, of what time, and what is left and why.
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// `fork`.

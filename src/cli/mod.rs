@@ -6,6 +6,7 @@
 mod args;
 mod demo;
 mod init;
+mod lookout;
 mod next;
 mod out;
 mod plan;
@@ -64,7 +65,9 @@ fn act(cli: Cli, out: Out) -> Answer<u8> {
             out.show(&schema, || serde_json::to_string_pretty(&schema).unwrap_or_default() + "\n");
             Ok(0)
         }
-        Verb::Check { next, from, .. } => check(&cli.config, next.map(|count| (count, from.unwrap_or_else(|| around.clock.now()))), out),
+        Verb::Check { next, from, .. } => {
+            check(&cli.config, &around, next.map(|count| (count, from.unwrap_or_else(|| around.clock.now()))), out)
+        }
         Verb::Demo { seconds } => demo::demo(seconds),
         Verb::Simulate(args) => simulate::simulate(&args, &config(&cli.config)?, out, around.clock.now()),
         Verb::Init => init::init(config(&cli.config)?, &around, out),
@@ -98,8 +101,8 @@ fn config(path: &Path) -> Answer<Config> {
 }
 
 /// `check`; with the slots to come, if so many are wanted after some time.
-fn check(path: &Path, slots: Option<(u32, DateTime<Utc>)>, out: Out) -> Answer<u8> {
-    let config = match load(path) {
+fn check(path: &Path, around: &Surroundings, slots: Option<(u32, DateTime<Utc>)>, out: Out) -> Answer<u8> {
+    let mut config = match load(path) {
         Ok(config) => config,
         Err(ConfigError::Invalid { problems }) if out.json => {
             out.show(&serde_json::json!({"valid": false, "problems": problems}), String::new);
@@ -107,7 +110,11 @@ fn check(path: &Path, slots: Option<(u32, DateTime<Utc>)>, out: Out) -> Answer<u
         }
         Err(e) => return Err(Problem::new(ProblemKind::Config, e.to_string())),
     };
-    let mut view = serde_json::json!({"valid": true, "file": path, "policies": config.policies.len(), "warnings": config.warnings});
+    let seen = lookout::look(&config, around);
+    config.warnings.extend(seen.warnings);
+    let mut view = serde_json::json!({
+        "valid": true, "file": path, "policies": config.policies.len(), "warnings": config.warnings, "looked_at": seen.looked_at,
+    });
     let next = slots.map(|(count, from)| next::next_slots(&config, count, from));
     if let (Some(next), Some(view)) = (&next, view.as_object_mut()) {
         view.insert("next".to_owned(), serde_json::to_value(next).unwrap_or_default());
@@ -118,7 +125,8 @@ fn check(path: &Path, slots: Option<(u32, DateTime<Utc>)>, out: Out) -> Answer<u
             "{warnings}{} is good: {}\n{}",
             path.display(),
             words::count(config.policies.len() as u64, "policy").replace("policys", "policies"),
-            next.as_ref().map(|next| next::show(next, &config)).unwrap_or_default()
+            seen.looked_at.iter().map(|line| format!("{line}\n")).collect::<String>()
+                + &next.as_ref().map(|next| next::show(next, &config)).unwrap_or_default()
         )
     });
     Ok(0)

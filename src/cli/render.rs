@@ -1,9 +1,11 @@
 //! Views as text: pure functions, `now` is an argument.
 
+mod import;
 mod plan;
 mod simulate;
 mod status;
 
+pub(super) use import::imported;
 pub(super) use plan::{diff, plan, pruned};
 pub(super) use simulate::simulations;
 pub(super) use status::status;
@@ -121,6 +123,12 @@ pub(super) fn snapshot(s: &SnapshotView, now: DateTime<Utc>) -> String {
         ("refs", count(s.ref_count, "fork") + if s.ref_count == 0 { "" } else { " need it" }),
         ("holds", or_none((!holds.is_empty()).then(|| holds.join(" ")))),
     ];
+    if let Some(from) = &s.imported_from {
+        pairs.push(("imported from", from.clone()));
+    }
+    if let Some(why) = &s.tags_unread {
+        pairs.push(("tags unread", format!("the instance's own are not among them: {why}")));
+    }
     if let Some(why) = &s.quarantined_because {
         pairs.push(("quarantined", why.clone()));
     }

@@ -1,10 +1,12 @@
 //! Verbs that look or act through a [`Backend`]: asked, waited for, shown.
 
-use super::args::{ForkArgs, QueueAction, Verb};
+use super::args::{ForkArgs, ImportArgs, QueueAction, Verb};
 use super::out::Out;
 use super::render;
 use crate::ids::{HoldName, InstanceId};
 use crate::worker::backend::{Answer, Backend, Removal};
+use crate::worker::importing::ImportBody;
+use crate::worker::problem::{Problem, ProblemKind};
 use crate::worker::verify::repair::Repair;
 use crate::worker::view::{Finding, ForkBody, PruneBody, Requests, SnapshotFilter, SnapshotView, TakeBody, VerifyBody};
 use chrono::{DateTime, Utc};
@@ -15,6 +17,7 @@ pub(super) fn only_looks(verb: &Verb) -> bool {
     match verb {
         Verb::Ls { .. } | Verb::Show { .. } | Verb::Forks { .. } | Verb::Status | Verb::Plan(_) => true,
         Verb::Verify { repair, .. } => !repair,
+        Verb::Import(args) => args.dry_run,
         Verb::Clock { action } => action.is_none(),
         Verb::Queue { action } => action.is_none(),
         _ => false,
@@ -34,12 +37,13 @@ pub(super) fn carry_out(verb: Verb, backend: &dyn Backend, out: Out, now: DateTi
         Verb::Fork(args) => return fork(args, backend, out, now),
         Verb::Unfork { name } => unfork(&name, backend, out)?,
         Verb::Restore { snapshot } => restore(&snapshot, backend, out)?,
+        Verb::Import(args) => return import(args, backend, out),
         Verb::Ls { trash: true, .. } => {
             let trash = backend.trash()?;
             out.show(&trash, || render::trash(&trash, now));
         }
-        Verb::Ls { instance, policy, trash: false } => {
-            let all = backend.snapshots(&SnapshotFilter { instance, policy })?;
+        Verb::Ls { instance, policy, tag, trash: false } => {
+            let all = backend.snapshots(&SnapshotFilter { instance, policy, tags: tag.into_iter().collect() })?;
             out.show(&all, || render::snapshots(&all, now));
         }
         Verb::Show { snapshot } => {
@@ -110,6 +114,27 @@ fn fork(args: ForkArgs, backend: &dyn Backend, out: Out, now: DateTime<Utc>) -> 
     } else {
         0
     })
+}
+
+fn import(args: ImportArgs, backend: &dyn Backend, out: Out) -> Answer<u8> {
+    // The worker is somewhere else.
+    let dir = std::path::absolute(&args.dir).map_err(|e| Problem::new(ProblemKind::Failed, format!("{}: {e}", args.dir.display())))?;
+    if dir.to_str().is_none() {
+        return Err(Problem::new(ProblemKind::BadRequest, format!("{} is not UTF-8: rename it", dir.display())));
+    }
+    let body = ImportBody {
+        dir,
+        instance: args.instance,
+        policy: args.policy,
+        pattern: args.pattern,
+        timezone: args.timezone,
+        tags: args.tag.into_iter().collect(),
+        take_away: args.take_away,
+        dry_run: args.dry_run,
+    };
+    let view = backend.import(&body)?;
+    out.show(&view, || render::imported(&view));
+    Ok(u8::from(view.entries.iter().any(|entry| entry.result == "failed")))
 }
 
 fn unfork(name: &InstanceId, backend: &dyn Backend, out: Out) -> Answer<()> {

@@ -3,7 +3,7 @@
 
 use super::problem::{ConfigError, Problem, Report, Source};
 use super::raw::{RawConfig, shared_schema};
-use super::{Config, policy, resolve, shape};
+use super::{Config, lint, policy, resolve, shape};
 use crate::ids::PolicyName;
 use serde::Deserialize as _;
 use std::collections::BTreeMap;
@@ -68,6 +68,7 @@ pub fn parse(mut files: Vec<(PathBuf, String)>) -> Result<Config, ConfigError> {
     if policies.is_empty() {
         warnings.push("there are no policies: nothing is taken on a schedule, and nothing is pruned".to_owned());
     }
+    warnings.extend(lint::lint(&policies));
     Ok(Config {
         file: sources.into_iter().next().map(|source| source.file).unwrap_or_default(),
         digest,

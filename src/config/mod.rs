@@ -5,6 +5,7 @@
 //! touches the store or the instances root, or knows whether a worker runs.
 
 mod cron;
+pub mod lint;
 mod load;
 mod policy;
 mod problem;

@@ -1,14 +1,14 @@
 //! From a `[[policy]]` table to a [`Policy`]: which instances, when, what to keep. Decides nothing.
 
 mod keep;
+mod select;
 mod when;
 
 use super::problem::Report;
 use super::raw::{RawPolicy, Text};
 use super::resolve::period_from;
 use crate::ids::{PolicyName, SnapshotName};
-use crate::policy::{KindRule, Policy, Select, WhenReferenced};
-use globset::{Glob, GlobSet, GlobSetBuilder};
+use crate::policy::{KindRule, Policy, WhenReferenced};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use toml::Spanned;
@@ -29,7 +29,7 @@ struct Table<'r, 's> {
 pub(super) fn resolve(raw: &Spanned<RawPolicy>, n: usize, report: &mut Report<'_>) -> Option<Policy> {
     let mut table = Table { raw: raw.get_ref(), start: raw.span().start, key: format!("policy[{n}]"), report };
     let name = table.name();
-    let instances = table.instances();
+    let select = table.select();
     let timezone = table.timezone();
     let schedule = table.schedule(timezone);
     let retention = table.retention(timezone);
@@ -39,7 +39,7 @@ pub(super) fn resolve(raw: &Spanned<RawPolicy>, n: usize, report: &mut Report<'_
     let raw = table.raw;
     Some(Policy {
         name: name?,
-        select: Select { instances: instances?, include_forks: raw.include_forks.unwrap_or(false) },
+        select: select?,
         schedule,
         retention,
         name_prefix,
@@ -77,31 +77,6 @@ impl Table<'_, '_> {
         PolicyName::parse(text.get_ref()).map_err(|error| self.wrong("name", text, error.to_string(), None)).ok()
     }
 
-    fn instances(&mut self) -> Option<GlobSet> {
-        let list = self.raw.instances.as_ref()?;
-        if list.get_ref().is_empty() {
-            let help = "write instances = [\"*\"] for all of them";
-            self.report.wrong_help(&self.at("instances"), list.span(), "`instances` is empty: the policy would be for none", help);
-        }
-        let mut set = GlobSetBuilder::new();
-        for (n, text) in list.get_ref().iter().enumerate() {
-            let key = format!("instances[{n}]");
-            let pattern = text.get_ref();
-            if pattern.is_empty() {
-                self.wrong(&key, text, "an empty pattern matches no instance", None);
-            } else if pattern.contains('/') {
-                let help = "instances are directories directly under the instances root: write their names only";
-                self.wrong(&key, text, format!("\"{pattern}\" matches no instance, for it has a `/`"), Some(help));
-            } else {
-                match Glob::new(pattern) {
-                    Ok(glob) => drop(set.add(glob)),
-                    Err(error) => self.wrong(&key, text, format!("\"{pattern}\" is not a glob: {}", error.kind()), None),
-                }
-            }
-        }
-        set.build().map_err(|error| self.report.wrong(&self.at("instances"), list.span(), error.to_string())).ok()
-    }
-
     fn name_prefix(&mut self) -> Option<String> {
         let text = self.raw.name_prefix.as_ref()?;
         match SnapshotName::parse(text.get_ref()) {
@@ -116,10 +91,7 @@ impl Table<'_, '_> {
 
     fn tags(&mut self) -> BTreeMap<String, String> {
         let tags = self.raw.tags.iter().flatten();
-        for (key, _) in tags.clone().filter(|(key, _)| key.get_ref().is_empty() || key.get_ref().contains(['=', '\n'])) {
-            let message = format!("\"{}\" is not the name of a tag: it must have a character, and no `=`", key.get_ref().escape_debug());
-            self.report.wrong(&self.at("tags"), key.span(), message);
-        }
+        self.names_of_tags("tags", tags.clone().map(|(key, _)| key));
         tags.map(|(key, value)| (key.get_ref().clone(), value.get_ref().clone())).collect()
     }
 }

@@ -124,11 +124,11 @@ pub(super) fn claim<'k>(keep: &'k Keep, line: &Line<'_>, now: DateTime<Utc>, sin
 
 fn by_tags(tags: &[TagRule], line: &Line<'_>, cascade: bool, sink: &mut impl Sink) -> Option<usize> {
     for (at, fact) in line.facts.iter().enumerate() {
-        if let Some(tag) = tags.iter().find(|tag| tag.matches(&fact.tags))
-            && !(cascade && sink.is_claimed(at))
-        {
-            let named = || tag.value.as_ref().map_or_else(|| tag.key.clone(), |value| format!("{}={value}", tag.key));
-            sink.claim(at, None, || Reason::new(Side::Keep, Rule::Tags).with(named()));
+        let tag = tags.iter().find(|tag| tag.matches(&fact.tags));
+        if (tag.is_some() || fact.tags_unread) && !(cascade && sink.is_claimed(at)) {
+            let named = |tag: &TagRule| tag.value.as_ref().map_or_else(|| tag.key.clone(), |value| format!("{}={value}", tag.key));
+            let reason = || Reason::new(Side::Keep, Rule::Tags);
+            sink.claim(at, None, || tag.map_or_else(reason, |tag| reason().with(named(tag))));
         }
     }
     None

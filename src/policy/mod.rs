@@ -9,6 +9,7 @@ pub mod lapse;
 mod plan;
 pub mod retention;
 mod rules;
+mod select;
 pub mod simulate;
 mod slots;
 pub mod space;
@@ -19,6 +20,7 @@ mod window;
 mod zone;
 
 pub use plan::{Plan, PlanEntry, Reason, Rule, Side, Verdict};
+pub use select::{Candidate, InstanceTags, Select, Selected};
 pub use slots::{Memo, Missed, OnEnable, Rhythm, Schedule};
 pub use times::Times;
 pub use window::{Window, WindowError};
@@ -59,23 +61,6 @@ pub enum WhenReferenced {
     Keep,
     /// It is marked to go with its last fork.
     Defer,
-}
-
-/// Which instances a policy is for.
-#[derive(Debug, Clone)]
-pub struct Select {
-    /// Any of these globs must match the whole name.
-    pub instances: globset::GlobSet,
-    /// Whether directories that are forks count too.
-    pub include_forks: bool,
-}
-
-impl Select {
-    /// Whether an instance of this name belongs to the policy.
-    #[must_use]
-    pub fn matches(&self, instance: &InstanceId, is_fork: bool) -> bool {
-        (self.include_forks || !is_fork) && self.instances.is_match(instance.as_str())
-    }
 }
 
 /// How often a failed snapshot is tried within its slot.
@@ -212,6 +197,8 @@ pub struct SnapshotFacts {
     pub state: SnapshotState,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
+    /// Its instance's tags could not be read when it was taken: it may have any.
+    pub tags_unread: bool,
     /// Live forks, by name (by fork id where the name is not known), sorted.
     pub forks: Vec<String>,
     /// Forks that are queued or being made, by name, sorted.

@@ -229,6 +229,7 @@ impl Reason {
             (Rule::Within, _) => "young enough".to_owned(),
             (Rule::Bucket(_) | Rule::WithinBucket(_), Some(bucket)) => format!("the newest of {bucket}"),
             (Rule::Bucket(_) | Rule::WithinBucket(_), None) => "the oldest: the rule has counts left".to_owned(),
+            (Rule::Tags, _) if detail.is_empty() => "the instance's tags could not be read when it was taken".to_owned(),
             (Rule::Tags, _) => format!("it has the tag {detail}"),
             (Rule::MaxCount, _) => "more than are allowed".to_owned(),
             (Rule::MaxAge, _) => "older than is allowed".to_owned(),

@@ -3,7 +3,7 @@
 use super::*;
 use crate::ids::{HoldName, SnapshotId};
 use crate::policy::claims::age;
-use crate::policy::{Gone, Granularity, KindRule, Limit, Retention, Retry, Select};
+use crate::policy::{Gone, Granularity, KindRule, Limit, Retention, Retry, Select, TagRule};
 use crate::policy::{Keep, SnapshotFacts};
 use chrono::{TimeDelta, TimeZone as _};
 
@@ -34,7 +34,7 @@ pub(super) fn golden() -> PolicyName {
 pub(super) fn policy(retention: Retention) -> Policy {
     Policy {
         name: golden(),
-        select: Select { instances: globset::GlobSet::empty(), include_forks: false },
+        select: Select::default(),
         schedule: None,
         retention,
         name_prefix: None,
@@ -57,6 +57,7 @@ pub(super) fn fact(n: usize, age: i64) -> SnapshotFacts {
         seq: n as u64,
         state: SnapshotState::Ready,
         tags: BTreeMap::new(),
+        tags_unread: false,
         forks: Vec::new(),
         queued: Vec::new(),
         holds: Vec::new(),
@@ -375,6 +376,23 @@ fn each_bucket_rule_keeps_the_newest_of_each_bucket_and_empty_ones_take_no_count
         assert_eq!(reason.rule.name(), format!("{granularity:?}").to_lowercase());
         assert_eq!((reason.count, reason.bucket.is_some()), (Some((2, 2)), true));
     }
+}
+
+#[test]
+fn tags_keep_what_has_them_and_what_may_have_them() {
+    let tag = |key: &str, value: Option<&str>| TagRule { key: key.to_owned(), value: value.map(str::to_owned) };
+    let world = World::new(keep(Keep { tags: vec![tag("release", None), tag("tier", Some("gold"))], ..Keep::default() }));
+    let mut all = facts(&[HOUR, 2 * HOUR, 3 * HOUR, 4 * HOUR, 5 * HOUR]);
+    for (at, key, value) in [(1, "release", "v1"), (2, "tier", "gold"), (3, "tier", "silver")] {
+        all[at].tags.insert(key.to_owned(), value.to_owned());
+    }
+    assert_eq!(world.verdicts(&all), "kkkrr");
+    all[4].tags_unread = true;
+    assert_eq!(world.verdicts(&all), "kkkrk");
+    let plan = world.plan(&all, now());
+    let text = |n: usize| of(&plan, &all[n].id).reasons[0].text();
+    assert_eq!((text(1), text(2)), ("it has the tag release".to_owned(), "it has the tag tier=gold".to_owned()));
+    assert!(text(4).contains("could not be read"), "{}", text(4));
 }
 
 #[test]

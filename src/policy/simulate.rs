@@ -229,12 +229,11 @@ impl<'a> Run<'a> {
 /// has to think of this.
 fn depends_on_earlier_plans(retention: &Retention) -> bool {
     let Retention { keep, limit, gone: _ } = retention;
-    let Limit { max_count, max_age, max_bytes, min: _ } = limit;
-    let Some(Keep { counting, last: _, within, buckets: _, within_buckets, tags: _, timezone: _ }) = keep else { return false };
+    let Limit { max_count, max_age: _, max_bytes, min: _ } = limit;
+    let Some(Keep { counting, last: _, within: _, buckets: _, within_buckets: _, tags: _, timezone: _ }) = keep else { return false };
     // While several rules claim many, a count or a size takes a snapshot that would have been among the first when they claim
-    // fewer. In a cascade a limit takes the oldest that a rule kept, and what is kept by age makes others reach further.
-    let is_bounded = max_count.is_some() || max_bytes.is_some();
-    is_bounded || *counting == Counting::Cascade && (max_age.is_some() || within.is_some() || !within_buckets.is_empty())
+    // fewer. A cascade keeps the oldest that is there, so it matters what there was, also what a fork held for a while.
+    max_count.is_some() || max_bytes.is_some() || *counting == Counting::Cascade
 }
 
 /// How many slots may go by between two plans, by how many there will be.

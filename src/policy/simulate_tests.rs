@@ -18,7 +18,7 @@ fn from() -> DateTime<Utc> {
 fn policy(retention: Retention) -> Policy {
     Policy {
         name: PolicyName::parse("golden").unwrap(),
-        select: Select { instances: globset::GlobSet::empty(), include_forks: false },
+        select: Select::default(),
         schedule: None,
         retention,
         name_prefix: None,

@@ -8,6 +8,7 @@ use crate::policy::{Policy, Retry};
 use crate::snapshot::take::{How, TakeError, Taken, Wanted, take};
 use crate::store::Summary;
 use crate::store::instances::{Standing, standing};
+use crate::store::layout::Layout;
 use crate::store::manifest::Kind;
 use chrono::{DateTime, TimeDelta, Utc};
 use std::sync::Arc;
@@ -129,9 +130,14 @@ impl Schedules {
         Ok(standing(&self.store.fs, &self.store.layout.instance(instance))? != Standing::Plain)
     }
 
-    /// Reports a snapshot; also one whose instance could not be let go on, which somebody must look at.
+    /// Reports a snapshot; also one that lacks its instance's tags, or whose instance could not be let go on: somebody must
+    /// look at these.
     pub fn report_taken(&self, taken: &Taken, now: DateTime<Utc>) {
         self.store.events.emit(taken_event(&taken.summary, taken.frozen, now));
+        if let Some(why) = &taken.summary.tags_unread {
+            let path = Layout::tags_in(&self.store.layout.instance(&taken.summary.instance)).display().to_string();
+            self.store.events.emit(Event::RecordUnreadable { path, why: why.clone(), blocks: Vec::new() });
+        }
         if let Some(error) = &taken.thaw_error {
             self.store.events.emit(Event::InstanceStuck { instance: taken.summary.instance.clone(), error: error.clone(), at: now });
         }

@@ -11,9 +11,9 @@ pub use ledger::{Ledger, LedgerError};
 
 use crate::event::Event;
 use crate::ids::{InstanceId, PolicyName};
-use crate::policy::Policy;
 use crate::policy::cadence::{Due, LedgerEntry, MissedSlots, due_for};
 use crate::policy::turns::{Bounds, Waiting, turns};
+use crate::policy::{Candidate, Policy, Selected};
 use crate::store::Store;
 use chrono::{DateTime, Utc};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -44,33 +44,40 @@ struct Live {
     matched: Matched,
 }
 
-/// Which instances each policy is for, as of the last tick: names are compared with globs only when something is new.
+/// Which instances each policy is for, as of the last tick: they are compared with globs only when something is new.
 #[derive(Debug, Default)]
 struct Matched {
     /// Where the policies lay in memory, and how many there were; [`Schedules::reconsider`] forgets it all.
     policies: (usize, usize),
-    instances: Vec<(InstanceId, bool)>,
-    /// The places of each policy's instances, by their names.
-    of_policy: Vec<Arc<[usize]>>,
+    instances: Vec<Candidate>,
+    /// The places of all instances, by their names.
+    all: Arc<[usize]>,
+    /// The places of those that each policy may be for, by their names; and whether that hangs on tags that cannot be told.
+    of_policy: Vec<Arc<[(usize, bool)]>>,
 }
 
 impl Matched {
-    fn of(&mut self, policies: &[Policy], instances: &[(InstanceId, bool)]) -> Vec<Arc<[usize]>> {
+    fn of(&mut self, policies: &[Policy], instances: &[Candidate]) -> (Arc<[usize]>, Vec<Arc<[(usize, bool)]>>) {
         let here = (policies.as_ptr().addr(), policies.len());
         if self.policies != here || self.instances != instances {
             self.policies = here;
             self.instances = instances.to_vec();
-            self.of_policy = policies.iter().map(|policy| matching(policy, instances)).collect();
+            let mut all: Vec<(usize, &Candidate)> = instances.iter().enumerate().collect();
+            all.sort_by_key(|(_, candidate)| &candidate.instance);
+            self.of_policy = policies.iter().map(|policy| matching(policy, &all)).collect();
+            self.all = all.into_iter().map(|(place, _)| place).collect();
         }
-        self.of_policy.clone()
+        (Arc::clone(&self.all), self.of_policy.clone())
     }
 }
 
-fn matching(policy: &Policy, instances: &[(InstanceId, bool)]) -> Arc<[usize]> {
-    let all = instances.iter().enumerate().filter(|(_, (instance, is_fork))| policy.select.matches(instance, *is_fork));
-    let mut all: Vec<(usize, &InstanceId)> = all.map(|(place, (instance, _))| (place, instance)).collect();
-    all.sort_by_key(|(_, instance)| *instance);
-    all.into_iter().map(|(place, _)| place).collect()
+fn matching(policy: &Policy, all: &[(usize, &Candidate)]) -> Arc<[(usize, bool)]> {
+    let selected = |(place, candidate): &(usize, &Candidate)| match policy.select.selects(candidate) {
+        Selected::Yes => Some((*place, false)),
+        Selected::Unknown => Some((*place, true)),
+        Selected::No => None,
+    };
+    all.iter().filter_map(selected).collect()
 }
 
 impl DueSlot {
@@ -140,6 +147,14 @@ impl Schedules {
         self.ledger.all()
     }
 
+    /// Makes a pair known that has no instance yet, or none any more: its snapshots came from elsewhere.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if its entry cannot be written.
+    pub fn know(&self, pair: &Pair) -> Result<(), LedgerError> {
+        self.ledger.get_or_begin(pair, self.store.clock.now()).map(drop)
+    }
+
     /// Whether a pair's slot is being taken at this moment.
     #[must_use]
     pub fn is_running(&self, pair: &Pair) -> bool {
@@ -173,9 +188,9 @@ impl Schedules {
     }
 
     /// The jobs whose turn it is now, each marked as running until [`Schedules::run`] ends it; what else is due waits, and
-    /// has not begun. `instances` are those of the proven root (with whether each is a fork); `None` if it is not proven:
+    /// has not begun. `instances` are those of the proven root; `None` if it is not proven:
     /// then nothing is known to be gone. Errors of single pairs are reported, and stop no other.
-    pub fn tick(&self, policies: &[Policy], instances: Option<&[(InstanceId, bool)]>, turn: Turn<'_>, now: DateTime<Utc>) -> Vec<Job> {
+    pub fn tick(&self, policies: &[Policy], instances: Option<&[Candidate]>, turn: Turn<'_>, now: DateTime<Utc>) -> Vec<Job> {
         let stepped_back = self.live().last_tick.replace(now).is_some_and(|last| last > now);
         if stepped_back {
             self.ledger.reconsider();
@@ -183,13 +198,16 @@ impl Schedules {
         let mut due = Vec::new();
         let mut bounds = Bounds { host: turn.max_running, ..Bounds::default() };
         let all = instances.unwrap_or_default();
-        let matched = self.live().matched.of(policies, all);
+        let (there, matched) = self.live().matched.of(policies, all);
+        let name = |place: &usize| all.get(*place).map(|candidate| &candidate.instance);
+        let there: Vec<&InstanceId> = there.iter().filter_map(name).collect();
         for (policy, places) in policies.iter().zip(matched) {
             if let Some(most) = policy.schedule.as_ref().and_then(|schedule| schedule.max_running) {
                 bounds.of_policy.insert(policy.name.clone(), most);
             }
-            let matching: Vec<&InstanceId> = places.iter().filter_map(|place| all.get(*place).map(|(instance, _)| instance)).collect();
-            self.note_presence(policy, &matching, instances.is_some(), now);
+            let selected = places.iter().filter_map(|(place, is_unknown)| Some((name(place)?, *is_unknown)));
+            let matching: Vec<&InstanceId> = selected.filter(|place| self.is_selected(policy, *place)).map(|(name, _)| name).collect();
+            self.note_presence(policy, &matching, instances.is_some().then_some(&there), now);
             due.extend(self.look_at(policy, &matching, now));
         }
         due.retain(|slot| turn.only.is_none_or(|only| only.contains(&slot.pair())));
@@ -229,20 +247,30 @@ impl Schedules {
         begun.into_iter().map(|slot| slot.job).collect()
     }
 
-    /// Writes down which instances of a policy are new, gone, and there again. `matching` is in order.
-    fn note_presence(&self, policy: &Policy, matching: &[&InstanceId], is_proven: bool, now: DateTime<Utc>) {
+    /// Whether a policy takes snapshots of an instance that its names match. While its tags cannot be told that is as it was:
+    /// whoever was selected before stays so, and nobody else becomes it.
+    fn is_selected(&self, policy: &Policy, (instance, is_unknown): (&InstanceId, bool)) -> bool {
+        !is_unknown || self.ledger.get(&(policy.name.clone(), instance.clone())).is_some()
+    }
+
+    /// Writes down which instances of a policy are new, gone, and there again. One that is there and no longer selected, by
+    /// its tags or by the config, is not gone. `matching` and `there` are in order; `there` is `None` if it is not known.
+    fn note_presence(&self, policy: &Policy, matching: &[&InstanceId], there: Option<&Vec<&InstanceId>>, now: DateTime<Utc>) {
         let mut news: Vec<(Pair, LedgerEntry)> = Vec::new();
         let live = self.live();
         self.ledger.with_policy(&policy.name, |known| {
             let mut rest = matching.iter().copied().peekable();
+            let mut all = there.into_iter().flatten().copied().peekable();
             let pair = |instance: &InstanceId| (policy.name.clone(), instance.clone());
             for (instance, known) in known.iter() {
                 while let Some(new) = rest.next_if(|next| *next < instance) {
                     news.push((pair(new), self.first_entry(policy, now)));
                 }
-                let is_there = rest.next_if(|next| *next == instance).is_some();
+                rest.next_if(|next| *next == instance);
+                while all.next_if(|next| *next < instance).is_some() {}
+                let is_there = all.next_if(|next| *next == instance).is_some();
                 // One that runs is left alone: its outcome must not be overwritten.
-                if is_proven && is_there == known.entry.gone_since.is_some() && !live.runs(&policy.name, instance) {
+                if there.is_some() && is_there == known.entry.gone_since.is_some() && !live.runs(&policy.name, instance) {
                     news.push((pair(instance), known.entry.seen(is_there, now)));
                 }
             }

@@ -2,6 +2,7 @@
 
 pub mod copy;
 pub mod digest;
+pub mod import;
 pub mod materialize;
 pub mod restore;
 pub mod space;

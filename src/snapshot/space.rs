@@ -26,9 +26,17 @@ pub struct Shortage {
 /// # Errors
 /// [`FsError`] if the file system or the source cannot be examined.
 pub fn shortage(store: &Store, source: &Path, skip: &Skip, reserve: Reserve) -> Result<Option<Shortage>, FsError> {
+    shortage_for(store, source, skip, reserve, store.can_reflink())
+}
+
+/// The same for a tree that may lie somewhere else: whether its files can be reflinked is the caller's to know.
+///
+/// # Errors
+/// [`FsError`], likewise.
+pub fn shortage_for(store: &Store, source: &Path, skip: &Skip, reserve: Reserve, shares: bool) -> Result<Option<Shortage>, FsError> {
     let space = store.fs.space(store.layout.store())?;
     let reserve = reserve.of(space.size);
-    let needed = if store.can_reflink() { 0 } else { needed(store, source, skip)? };
+    let needed = if shares { 0 } else { needed(store, source, skip)? };
     let fits = space.free >= needed.saturating_add(reserve);
     Ok((!fits).then_some(Shortage { needed, free: space.free, reserve }))
 }

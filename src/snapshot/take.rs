@@ -6,11 +6,11 @@ use super::space::{Shortage, shortage};
 use crate::config::{Reserve, Skip, show_size};
 use crate::driver::{Driver, DriverError};
 use crate::ids::{InstanceId, PolicyName, SnapshotId, SnapshotName};
-use crate::policy::KindRule;
+use crate::policy::{InstanceTags, KindRule};
 use crate::store::fs::{FileType, FsError};
 use crate::store::instances::{Standing, standing};
 use crate::store::layout::Layout;
-use crate::store::manifest::{FORMAT, Kind, Manifest, TextPath, seal};
+use crate::store::manifest::{FORMAT, Imported, Kind, Manifest, TextPath, seal};
 use crate::store::root::RootError;
 use crate::store::{Store, StoreError, StorePin, Summary};
 use chrono::{DateTime, Utc};
@@ -30,7 +30,7 @@ pub struct Wanted {
     pub name: Option<SnapshotName>,
     /// The first part of a name that is made from the time.
     pub name_prefix: Option<String>,
-    /// Tags.
+    /// Tags besides the instance's own, which they go before.
     pub tags: BTreeMap<String, String>,
     /// What kind is expected.
     pub kind: KindRule,
@@ -60,6 +60,8 @@ pub struct Taken {
     pub frozen: Duration,
     /// What went wrong when it was let go on, if something did: the snapshot is whole all the same.
     pub thaw_error: Option<String>,
+    /// How many files share their extents with the source's.
+    pub reflinked: usize,
 }
 
 /// Why no snapshot was taken. Nothing was published.
@@ -132,9 +134,37 @@ pub fn take(store: &Arc<Store>, wanted: &Wanted, how: How<'_>) -> Result<Taken, 
         return Err(TakeError::NoSpace(shortage));
     }
     let now = store.clock.now();
-    let name = choose_name(store, wanted, now)?;
-    let id = SnapshotId::generate(now);
-    let taken = stage(store, wanted, how, &source, (id.clone(), name, now));
+    let policy = wanted.policy.clone();
+    let origin = Origin {
+        source: &source,
+        source_dir: TextPath::new(source.as_path()),
+        policy: policy.clone().map(|(policy, _)| policy),
+        slot: policy.map(|(_, slot)| slot),
+        created_at: now,
+        imported: None,
+    };
+    build(store, wanted, how, &origin)
+}
+
+/// Where a snapshot's tree is, and what its manifest says of it besides.
+#[derive(Debug, Clone)]
+pub(super) struct Origin<'a> {
+    /// The tree.
+    pub(super) source: &'a Path,
+    /// The directory that its files may name as theirs.
+    pub(super) source_dir: TextPath,
+    pub(super) policy: Option<PolicyName>,
+    pub(super) slot: Option<DateTime<Utc>>,
+    pub(super) created_at: DateTime<Utc>,
+    /// Where it was imported from, if so: then it stands in the order where its own time is.
+    pub(super) imported: Option<Imported>,
+}
+
+/// Builds a snapshot of the tree and publishes it; the caller has the instance's lock.
+pub(super) fn build(store: &Arc<Store>, wanted: &Wanted, how: How<'_>, origin: &Origin<'_>) -> Result<Taken, TakeError> {
+    let name = choose_name(store, wanted, origin.created_at)?;
+    let id = SnapshotId::generate(origin.created_at);
+    let taken = stage(store, wanted, how, origin, (id.clone(), name));
     if taken.is_err() {
         // The error that is reported is the first one; what cannot be removed now is removed at the start.
         let _ = store.fs.remove_tree(&store.layout.staged(&id));
@@ -142,7 +172,7 @@ pub fn take(store: &Arc<Store>, wanted: &Wanted, how: How<'_>) -> Result<Taken, 
     taken
 }
 
-fn choose_name(store: &Store, wanted: &Wanted, now: DateTime<Utc>) -> Result<SnapshotName, TakeError> {
+pub(super) fn choose_name(store: &Store, wanted: &Wanted, now: DateTime<Utc>) -> Result<SnapshotName, TakeError> {
     let taken: std::collections::HashSet<SnapshotName> =
         store.index().of_instance(&wanted.instance).iter().map(|s| s.name.clone()).collect();
     match &wanted.name {
@@ -161,10 +191,11 @@ fn stage(
     store: &Arc<Store>,
     wanted: &Wanted,
     how: How<'_>,
-    source: &Path,
-    (id, name, now): (SnapshotId, SnapshotName, DateTime<Utc>),
+    origin: &Origin<'_>,
+    (id, name): (SnapshotId, SnapshotName),
 ) -> Result<Taken, TakeError> {
     let fs = &store.fs;
+    let source = origin.source;
     let staged = store.layout.staged(&id);
     let data = Layout::data_in(&staged);
     fs.mkdir(&staged, 0o700)?;
@@ -184,30 +215,66 @@ fn stage(
     check_kind(&copied, wanted.kind)?;
     hash_tree(fs, &data, &mut copied.entries, how.flow)?;
     note_data(fs, &data, &mut copied.entries)?;
-    let last = store.index().of_instance(&wanted.instance).first().map(|s| s.order_at);
-    let manifest = Manifest {
+    let reflinked = copied.reflinked;
+    let drawn = Drawn { driver: how.driver.name(), parent: parent.map(|p| p.id), tree: copied };
+    let manifest = draw_up(store, wanted, origin, (id, name), drawn)?;
+    write(store, &manifest, &staged)?;
+    store.publish(&manifest)?;
+    let thaw_error = thawed.result.err().map(|e| e.to_string());
+    Ok(Taken { summary: Arc::new(Summary::from(&manifest)), frozen: thawed.frozen, thaw_error, reflinked })
+}
+
+/// A tree, and how it came to rest.
+pub(super) struct Drawn<'a> {
+    pub(super) driver: &'a str,
+    pub(super) parent: Option<SnapshotId>,
+    pub(super) tree: CopiedTree,
+}
+
+/// The manifest of a tree, with a number of its own.
+pub(super) fn draw_up(
+    store: &Store,
+    wanted: &Wanted,
+    origin: &Origin<'_>,
+    (id, name): (SnapshotId, SnapshotName),
+    drawn: Drawn<'_>,
+) -> Result<Manifest, TakeError> {
+    let (tags, tags_unread) = tags_of(store, origin.source, wanted);
+    let at = origin.created_at;
+    let last = store.index().of_instance(&wanted.instance).first().map(|s| s.order_at).filter(|_| origin.imported.is_none());
+    let tree = drawn.tree;
+    Ok(Manifest {
         format: FORMAT,
         seq: store.next_seq()?,
         name,
         instance: wanted.instance.clone(),
-        source_dir: TextPath::new(source),
-        policy: wanted.policy.as_ref().map(|(policy, _)| policy.clone()),
-        slot: wanted.policy.as_ref().map(|(_, slot)| *slot),
-        parent: parent.map(|p| p.id),
-        kind: copied.kind,
-        driver: how.driver.name().to_owned(),
-        created_at: now,
-        order_at: last.map_or(now, |last| last.max(now)),
-        tags: wanted.tags.clone(),
-        size_bytes: copied.size_bytes,
-        allocated_bytes: copied.allocated_bytes,
-        entries: copied.entries,
-        skipped: copied.skipped,
+        source_dir: origin.source_dir.clone(),
+        policy: origin.policy.clone(),
+        slot: origin.slot,
+        parent: drawn.parent,
+        kind: tree.kind,
+        driver: drawn.driver.to_owned(),
+        created_at: at,
+        order_at: last.map_or(at, |last| last.max(at)),
+        tags,
+        tags_unread,
+        imported: origin.imported.clone(),
+        size_bytes: tree.size_bytes,
+        allocated_bytes: tree.allocated_bytes,
+        entries: tree.entries,
+        skipped: tree.skipped,
         id,
+    })
+}
+
+/// The instance's tags and the wanted ones, which win; and why the instance's are not among them, if they are not.
+fn tags_of(store: &Store, source: &Path, wanted: &Wanted) -> (BTreeMap<String, String>, Option<String>) {
+    let (mut tags, unread) = match crate::store::tags::read(&store.fs, source) {
+        InstanceTags::Known(tags) => (tags, None),
+        InstanceTags::Unknown(why) => (BTreeMap::new(), Some(why)),
     };
-    write(store, &manifest, &staged)?;
-    store.publish(&manifest)?;
-    Ok(Taken { summary: Arc::new(Summary::from(&manifest)), frozen: thawed.frozen, thaw_error: thawed.result.err().map(|e| e.to_string()) })
+    tags.extend(wanted.tags.clone());
+    (tags, unread)
 }
 
 /// Step 3: the manifest, and everything durable but for the name.

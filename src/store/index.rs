@@ -1,6 +1,6 @@
 //! What is in the store, in memory: rebuilt from the tree at every start, never written down.
 
-use super::manifest::{Kind, Manifest};
+use super::manifest::{Imported, Kind, Manifest};
 use super::records::Pinned;
 use crate::ids::{ForkId, HoldName, InstanceId, PolicyName, SnapshotId, SnapshotName};
 use crate::policy::SnapshotState;
@@ -25,6 +25,8 @@ pub struct Summary {
     pub created_at: DateTime<Utc>,
     pub order_at: DateTime<Utc>,
     pub tags: BTreeMap<String, String>,
+    pub tags_unread: Option<String>,
+    pub imported: Option<Imported>,
     pub size_bytes: u64,
     pub allocated_bytes: u64,
     /// The memory files.
@@ -65,6 +67,8 @@ impl From<&Manifest> for Summary {
             created_at: m.created_at,
             order_at: m.order_at,
             tags: m.tags.clone(),
+            tags_unread: m.tags_unread.clone(),
+            imported: m.imported.clone(),
             size_bytes: m.size_bytes,
             allocated_bytes: m.allocated_bytes,
             memory: memory.collect(),

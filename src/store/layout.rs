@@ -81,6 +81,18 @@ impl Layout {
         self.staging().join(id)
     }
 
+    /// Directories that are being moved into the store: nothing in here is ever removed with data in it.
+    #[must_use]
+    pub fn importing(&self) -> PathBuf {
+        self.store.join("importing")
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn importing_of(&self, id: &SnapshotId) -> PathBuf {
+        self.importing().join(id)
+    }
+
     /// Marks of all snapshots.
     #[must_use]
     pub fn marks(&self) -> PathBuf {
@@ -217,6 +229,12 @@ impl Layout {
     #[must_use]
     pub fn fork_record_in(dir: &Path) -> PathBuf {
         dir.join(OURS).join("fork.json")
+    }
+
+    /// The file of tags inside an instance's directory, wherever that is.
+    #[must_use]
+    pub fn tags_in(dir: &Path) -> PathBuf {
+        dir.join(OURS).join("tags.toml")
     }
 
     /// Our directory in the instances root.

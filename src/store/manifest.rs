@@ -45,8 +45,14 @@ pub struct Manifest {
     pub created_at: DateTime<Utc>,
     /// Place in the order of the instance's snapshots.
     pub order_at: DateTime<Utc>,
-    /// Tags given at the time.
+    /// Tags at the time: the instance's, then the policy's, then those given by hand.
     pub tags: BTreeMap<String, String>,
+    /// Why the instance's tags are not among them, if they could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags_unread: Option<String>,
+    /// Where it was imported from, if it was not taken here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<Imported>,
     /// Sum of the files' lengths.
     pub size_bytes: u64,
     /// Sum of their allocated bytes in the store, right after the copy.
@@ -55,6 +61,25 @@ pub struct Manifest {
     pub entries: Vec<Entry>,
     /// What was left out, and why.
     pub skipped: Vec<Skipped>,
+}
+
+/// Where a snapshot was imported from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Imported {
+    /// The directory.
+    pub from: TextPath,
+    /// How its time was found.
+    pub by: TimeFrom,
+}
+
+/// How the time of an imported snapshot was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TimeFrom {
+    /// It is in the directory's name.
+    Name,
+    /// It is the directory's time of change.
+    Mtime,
 }
 
 /// What a snapshot holds.
@@ -121,7 +146,7 @@ pub struct FileNode {
 pub struct Skipped {
     /// Path below the instance's directory.
     pub path: TextPath,
-    /// `socket`, `fifo`, `device`, `fork record` or the rule of the config that names it.
+    /// `socket`, `fifo`, `device`, `fork record`, `instance tags` or the rule of the config that names it.
     pub why: String,
 }
 

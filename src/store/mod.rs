@@ -20,6 +20,7 @@ pub mod probe;
 mod records;
 pub mod root;
 pub mod sizes;
+pub mod tags;
 pub mod trash;
 pub mod watch;
 

@@ -80,8 +80,21 @@ impl Store {
     /// [`StoreError::Io`]; the snapshot is in staging again. Only if it cannot be put back there it stays, whole, and is
     /// in the index.
     pub fn publish(&self, manifest: &Manifest) -> Result<(), StoreError> {
+        self.publish_from(&self.layout.staged(&manifest.id), &[&self.layout.snapshots()], manifest)
+    }
+
+    /// Publishes the directory of a moved tree: as [`Store::publish`] does, and the place that it comes from is synced as well.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; it is in its place again, if there is any way.
+    pub fn publish_moved(&self, manifest: &Manifest) -> Result<(), StoreError> {
+        let dirs: [&Path; 2] = [&self.layout.snapshots(), &self.layout.importing()];
+        self.publish_from(&self.layout.importing_of(&manifest.id), &dirs, manifest)
+    }
+
+    fn publish_from(&self, from: &Path, dirs: &[&Path], manifest: &Manifest) -> Result<(), StoreError> {
         let id = &manifest.id;
-        let moved = self.fs.move_durably(&self.layout.staged(id), &self.layout.snapshot(id), &[&self.layout.snapshots()]);
+        let moved = self.fs.move_durably(from, &self.layout.snapshot(id), dirs);
         if moved.as_ref().map_or_else(|e| e.is_moved, |()| true) {
             self.change(id, |known| {
                 known.present = true;

@@ -1,6 +1,7 @@
 //! The verbs, as a trait: the worker carries them out itself, and the client of the worker's socket asks it to. The
 //! command line knows only this.
 
+use super::importing::{ImportBody, ImportView};
 use super::problem::Problem;
 use super::view::{
     ClockView, Findings, ForkBody, ForkViews, PlanBody, PlanView, PruneBody, PruneReport, RemovedView, RequestView, Requests, RestoredView,
@@ -49,6 +50,8 @@ pub trait Backend: Send + Sync {
     fn hold(&self, snapshot: &str, name: &HoldName) -> Answer<SnapshotView>;
     /// `release`.
     fn release(&self, snapshot: &str, name: &HoldName) -> Answer<SnapshotView>;
+    /// `import`: takes directories in, one after the other, and waits for all; a dry run only looks.
+    fn import(&self, body: &ImportBody) -> Answer<ImportView>;
     /// `restore`.
     fn restore(&self, snapshot: &str) -> Answer<RestoredView>;
     /// `plan`.

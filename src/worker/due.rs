@@ -5,7 +5,7 @@ use crate::event::Event;
 use crate::policy::lapse::{Beat, lapse};
 use crate::schedule::{Job, Pair, Turn};
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 /// What `once` has in hand.
@@ -77,7 +77,7 @@ impl Worker {
     fn due_jobs_of(&self, only: Option<&BTreeSet<Pair>>) -> Vec<Job> {
         let config = self.config();
         let proven = self.store.prove_root().is_ok();
-        let instances: Vec<_> = self.forks.last_scan().names().collect();
+        let instances = if proven { self.candidates(false) } else { Arc::default() };
         let turn = Turn { max_running: config.max_running, only };
         self.schedules.tick(&config.policies, proven.then_some(&instances), turn, self.store.clock.now())
     }

@@ -5,12 +5,14 @@ pub mod backend;
 mod checking;
 mod clock;
 mod due;
+pub mod importing;
 mod pinned;
 mod planning;
 pub mod problem;
 mod prune;
 mod reader;
 mod scrub;
+mod selection;
 mod sight;
 mod status;
 mod trashed;
@@ -95,11 +97,15 @@ pub struct Worker {
     progress: Arc<dyn Progress + Send + Sync>,
     /// The file system is too full, and nothing more may go for it.
     space_short: AtomicBool,
+    /// One import at a time.
+    importing: Mutex<()>,
     /// One prune at a time.
     pruning: Mutex<()>,
     clock: clock::ClockWatch,
     /// When `run` last looked at its schedules.
     beat: Mutex<Option<crate::policy::lapse::Beat>>,
+    /// The instances that policies choose from, as they were when they were last looked at.
+    selection: Mutex<selection::Selection>,
     /// The pass of the background check.
     scrub: Mutex<scrub::Pass>,
     /// Who looks at the trash, if somebody does so in the background.
@@ -129,6 +135,7 @@ impl Worker {
         let forks = Arc::new(forks);
         let recovered = forks.recover()?;
         let staging = store.clear_staging()? + recovered.staging;
+        importing::finish(&store)?;
         let schedules = Schedules::open(Arc::clone(&store), &config.policies)?;
         let now = around.clock.now();
         if staging + recovered.finished + recovered.dropped_refs + torn_bytes > 0 {
@@ -150,6 +157,8 @@ impl Worker {
             space_short: AtomicBool::new(false),
             pruning: Mutex::default(),
             beat: Mutex::default(),
+            importing: Mutex::default(),
+            selection: Mutex::default(),
             scrub: Mutex::default(),
             sweeper: std::sync::OnceLock::new(),
             stopping: Arc::default(),

@@ -47,6 +47,7 @@ fn facts(sight: &dyn Sight) -> Vec<SnapshotFacts> {
             seq: summary.seq,
             state: known.state(),
             tags: summary.tags.clone(),
+            tags_unread: summary.tags_unread.is_some(),
             forks: fork_names(known, queued).into_iter().filter(|n| !queued_names.contains(n)).collect(),
             queued: queued_names,
             holds: known.holds.iter().cloned().collect(),

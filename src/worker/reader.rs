@@ -1,22 +1,25 @@
 //! Looking without the lock, for when no worker runs: what changes something says so and does nothing.
 
 use super::backend::{Answer, Backend, Removal};
+use super::importing::{self, ImportBody, ImportView};
 use super::problem::{Problem, ProblemKind};
 use super::sight::{self, Sight};
 use super::view::{
     ClockView, Findings, ForkBody, ForkViews, PlanBody, PlanView, PruneBody, PruneReport, RemovedView, RequestView, Requests, RestoredView,
     SnapshotFilter, SnapshotView, Snapshots, StatusView, TakeBody, TrashView, UndeletedView, UnforkedView, VerifyBody,
 };
-use super::{Surroundings, clock, planning, problem_of_fork, problem_of_store, status, trashed};
+use super::{Surroundings, clock, planning, problem_of_fork, problem_of_store, selection, status, trashed};
 use crate::config::Config;
 use crate::fork::Forks;
 use crate::fork::queue::{Queue, Request};
 use crate::ids::{ForkId, HoldName, InstanceId};
+use crate::policy::Candidate;
 use crate::policy::cadence::LedgerEntry;
 use crate::schedule::{Ledger, Pair};
 use crate::snapshot::copy::{Flow, Progress};
 use crate::store::Store;
 use crate::store::instances::{Scan, ScanCache, scan};
+use crate::store::tags::TagCache;
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +69,9 @@ impl Sight for Reader {
     }
     fn scan(&self) -> Arc<Scan> {
         Arc::clone(&self.scan)
+    }
+    fn candidates(&self) -> Vec<Candidate> {
+        selection::candidates(&self.store, &self.config, &self.scan, &mut TagCache::default()).0
     }
     fn clock(&self) -> ClockView {
         clock::look_once(&self.store, self.config.wait_for_sync)
@@ -129,6 +135,9 @@ impl Backend for Reader {
     }
     fn restore(&self, _snapshot: &str) -> Answer<RestoredView> {
         read_only()
+    }
+    fn import(&self, body: &ImportBody) -> Answer<ImportView> {
+        if body.dry_run { importing::look(&self.store, &self.config, body).map(|(_, view)| view) } else { read_only() }
     }
     fn plan(&self, body: &PlanBody) -> Answer<PlanView> {
         planning::view(self, body)

@@ -7,6 +7,7 @@ use super::view::{ClockView, ForkView, ForkViews, SnapshotFilter, SnapshotView, 
 use crate::config::Config;
 use crate::fork::queue::Request;
 use crate::ids::{InstanceId, SnapshotId, SnapshotName};
+use crate::policy::Candidate;
 use crate::policy::cadence::LedgerEntry;
 use crate::schedule::Pair;
 use crate::store::instances::{Scan, Standing};
@@ -33,6 +34,8 @@ pub(super) trait Sight {
     }
     /// What is in the instances root.
     fn scan(&self) -> Arc<Scan>;
+    /// The instances in it, with their tags as far as a policy asks for them.
+    fn candidates(&self) -> Vec<Candidate>;
     /// Why the queue is closed, if it is.
     fn queue_closed(&self) -> Option<String>;
     /// How many forks did not get their memory the first way.
@@ -53,6 +56,7 @@ pub(super) const LISTED: Duration = Duration::from_secs(60);
 /// `ls`.
 pub(super) fn snapshots(sight: &dyn Sight, filter: &SnapshotFilter) -> Snapshots {
     let mut all = Snapshots::default();
+    let mut found = Vec::new();
     let known: Vec<(SnapshotId, Known)> = sight.store().index().present().map(|(id, known)| (id.clone(), known.clone())).collect();
     for (id, known) in known {
         match &known.summary {
@@ -63,13 +67,16 @@ pub(super) fn snapshots(sight: &dyn Sight, filter: &SnapshotFilter) -> Snapshots
             Some(summary) => {
                 let instance = filter.instance.as_ref().is_none_or(|i| *i == summary.instance);
                 let policy = filter.policy.as_ref().is_none_or(|p| Some(p) == summary.policy.as_ref());
-                if instance && policy {
-                    all.snapshots.push(view(sight.store(), summary, &known, LISTED));
+                let tags = filter.tags.iter().all(|(key, value)| summary.tags.get(key) == Some(value));
+                if instance && policy && tags {
+                    found.push(((summary.order_at, summary.seq), view(sight.store(), summary, &known, LISTED)));
                 }
             }
         }
     }
-    all.snapshots.sort_by_key(|s| s.seq);
+    // Not by `seq` alone: what was imported is older than what was taken before it came.
+    found.sort_by_key(|(order, _)| *order);
+    all.snapshots = found.into_iter().map(|(_, view)| view).collect();
     all
 }
 
@@ -94,6 +101,8 @@ pub(super) fn view(store: &Store, summary: &Summary, known: &Known, max_age: Dur
         pool_count: 0,
         holds: known.holds.iter().cloned().collect(),
         compression_state: "none".to_owned(),
+        imported_from: summary.imported.as_ref().map(|i| i.from.as_path().display().to_string()),
+        tags_unread: summary.tags_unread.clone(),
         quarantined_because: known.quarantined.clone(),
     }
 }

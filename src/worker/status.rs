@@ -3,8 +3,8 @@
 use super::sight::Sight;
 use super::view::{PolicyStatus, StatusView, WorkerView};
 use crate::ids::InstanceId;
-use crate::policy::Policy;
 use crate::policy::cadence::{Due, LedgerEntry, due};
+use crate::policy::{Candidate, InstanceTags, Policy, Selected};
 use crate::schedule::Pair;
 use chrono::{DateTime, SecondsFormat, Utc};
 use std::collections::BTreeMap;
@@ -13,11 +13,10 @@ use std::collections::BTreeMap;
 pub(super) fn status(sight: &dyn Sight, now: DateTime<Utc>) -> StatusView {
     let config = sight.config();
     let ledger: BTreeMap<Pair, LedgerEntry> = sight.ledger().into_iter().collect();
-    let scan = sight.scan();
-    let instances: Vec<(InstanceId, bool)> = scan.names().collect();
+    let candidates: BTreeMap<InstanceId, Candidate> = sight.candidates().into_iter().map(|c| (c.instance.clone(), c)).collect();
     let mut policies = Vec::new();
     for policy in &config.policies {
-        let there = instances.iter().filter(|(i, is_fork)| policy.select.matches(i, *is_fork)).map(|(i, _)| i);
+        let there = candidates.values().filter(|c| policy.select.selects(c) != Selected::No).map(|c| &c.instance);
         let known = ledger.keys().filter(|(p, _)| *p == policy.name).map(|(_, i)| i);
         let mut pairs: Vec<InstanceId> = there.chain(known).cloned().collect();
         pairs.sort();
@@ -27,7 +26,7 @@ pub(super) fn status(sight: &dyn Sight, now: DateTime<Utc>) -> StatusView {
         }
         for instance in pairs {
             let pair = (policy.name.clone(), instance);
-            policies.push(pair_status(sight, policy, &pair, ledger.get(&pair), now));
+            policies.push(pair_status(sight, policy, &pair, (ledger.get(&pair), candidates.get(&pair.1)), now));
         }
     }
     StatusView { worker: worker(sight), policies }
@@ -75,8 +74,23 @@ fn no_instances(policy: &Policy) -> PolicyStatus {
     }
 }
 
-fn pair_status(sight: &dyn Sight, policy: &Policy, pair: &Pair, entry: Option<&LedgerEntry>, now: DateTime<Utc>) -> PolicyStatus {
-    let entry = entry.cloned().unwrap_or_else(|| LedgerEntry::new(now));
+fn pair_status(
+    sight: &dyn Sight,
+    policy: &Policy,
+    pair: &Pair,
+    (known, candidate): (Option<&LedgerEntry>, Option<&Candidate>),
+    now: DateTime<Utc>,
+) -> PolicyStatus {
+    let entry = known.cloned().unwrap_or_else(|| LedgerEntry::new(now));
+    let selected = candidate.map(|c| policy.select.selects(c));
+    let unread = match candidate.map(|c| &c.tags) {
+        Some(InstanceTags::Unknown(why)) if selected == Some(Selected::Unknown) => {
+            let so = if known.is_some() { "it stays selected, as it was" } else { "it is not selected" };
+            Some(format!("its tags cannot be read, so {so}: {why}"))
+        }
+        _ => None,
+    };
+    let is_away = entry.gone_since.is_some() || selected == Some(Selected::No) || (selected == Some(Selected::Unknown) && known.is_none());
     let next_slot = policy.schedule.as_ref().and_then(|schedule| {
         let offset = schedule.offset(&pair.0, &pair.1, now);
         match due(schedule, offset, &entry, now) {
@@ -85,7 +99,7 @@ fn pair_status(sight: &dyn Sight, policy: &Policy, pair: &Pair, entry: Option<&L
             Due::Missed(_) => schedule.slot_after(now - offset).map(|slot| slot + offset),
         }
     });
-    let next_slot = next_slot.filter(|_| entry.gone_since.is_none());
+    let next_slot = next_slot.filter(|_| !is_away);
     let zone = policy.schedule.as_ref().map(|schedule| schedule.timezone);
     let state = if sight.is_running(pair) {
         "running"
@@ -93,10 +107,14 @@ fn pair_status(sight: &dyn Sight, policy: &Policy, pair: &Pair, entry: Option<&L
         "due"
     } else if entry.gone_since.is_some() {
         "gone"
+    } else if selected == Some(Selected::No) {
+        "not selected"
     } else if policy.schedule.is_none() {
         "prune only"
     } else if entry.failures > 0 {
         "failing"
+    } else if unread.is_some() {
+        "tags unreadable"
     } else if entry.last_success.is_none() {
         "waiting"
     } else {
@@ -109,7 +127,7 @@ fn pair_status(sight: &dyn Sight, policy: &Policy, pair: &Pair, entry: Option<&L
         state: state.to_owned(),
         last_success_at: entry.last_success.as_ref().map(|s| s.at),
         last_snapshot: entry.last_success.map(|s| s.snapshot),
-        last_error: entry.last_error,
+        last_error: entry.last_error.or(unread),
         failures: entry.failures,
         next_slot,
         next_slot_local: next_slot.zip(zone).map(|(at, zone)| at.with_timezone(&zone).to_rfc3339_opts(SecondsFormat::AutoSi, false)),

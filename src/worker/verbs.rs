@@ -2,6 +2,7 @@
 
 use super::backend::{Answer, Backend, Removal};
 use super::checking::verify_store;
+use super::importing::{ImportBody, ImportView};
 use super::problem::{Problem, ProblemKind};
 use super::prune::{For, problem_of_reclaim};
 use super::sight::{self, Sight};
@@ -15,8 +16,8 @@ use crate::driver::Plain;
 use crate::event::Event;
 use crate::fork::queue::{Ask, Naming, Request};
 use crate::ids::{ForkId, ForkName, HoldName, InstanceId, SnapshotId};
-use crate::policy::KindRule;
 use crate::policy::cadence::LedgerEntry;
+use crate::policy::{Candidate, KindRule};
 use crate::reclaim::ReclaimError;
 use crate::schedule::Pair;
 use crate::snapshot::restore::{RestoreError, restore};
@@ -51,6 +52,9 @@ impl Sight for Worker {
     }
     fn scan(&self) -> Arc<Scan> {
         self.last_scan()
+    }
+    fn candidates(&self) -> Vec<Candidate> {
+        Worker::candidates(self, true).to_vec()
     }
     fn queue_closed(&self) -> Option<String> {
         self.forks.closed()
@@ -259,6 +263,10 @@ impl Backend for Worker {
         self.look_at_root();
         let replaced = restored.replaced.map(|path| path.display().to_string());
         Ok(RestoredView { id, instance: restored.instance, replaced })
+    }
+
+    fn import(&self, body: &ImportBody) -> Answer<ImportView> {
+        self.import_all(body)
     }
 
     fn plan(&self, body: &PlanBody) -> Answer<PlanView> {

@@ -36,6 +36,12 @@ pub struct SnapshotView {
     pub pool_count: u64,
     pub holds: Vec<HoldName>,
     pub compression_state: String,
+    /// The directory that it was imported from, if it was.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub imported_from: Option<String>,
+    /// Why the instance's tags are not among its tags, if they could not be read.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tags_unread: Option<String>,
     /// Why it is quarantined, if it is.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub quarantined_because: Option<String>,
@@ -69,6 +75,9 @@ pub struct SnapshotFilter {
     pub instance: Option<InstanceId>,
     /// Of this policy only.
     pub policy: Option<PolicyName>,
+    /// With all of these tags only.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
 }
 
 /// A snapshot to be taken by hand.
@@ -269,7 +278,9 @@ pub struct PolicyStatus {
     pub policy: PolicyName,
     /// The instance; null if the policy matches none.
     pub instance: Option<InstanceId>,
-    /// `ok`, `running`, `due` (its slot waits for its turn), `failing`, `waiting` (nothing was due yet), `gone` (no such instance), `no instances` or `prune only`.
+    /// `ok`, `running`, `due` (its slot waits for its turn), `failing`, `waiting` (nothing was due yet), `gone` (no such instance),
+    /// `no instances`, `prune only`, `not selected` (it is there, and was selected before) or `tags unreadable` (why is in
+    /// `last_error`).
     pub state: String,
     /// When the last success was taken.
     pub last_success_at: Option<DateTime<Utc>>,

@@ -302,6 +302,7 @@ fn strays_and_strange_names_are_found() {
     let nowhere = SnapshotId::parse(NOWHERE).unwrap();
     table(&[
         ("a half snapshot", &|s| fs::create_dir(s.layout().staged(&nowhere)).unwrap(), &["warn staging.stray"]),
+        ("a half import", &|s| fs::create_dir_all(s.layout().importing_of(&nowhere)).unwrap(), &["warn importing.unfinished"]),
         (
             "a half fork",
             &|s| fs::create_dir(s.layout().staged_fork(&ForkId::parse(NOBODY).unwrap())).unwrap(),

@@ -16,7 +16,7 @@ pub(in crate::cli) fn status(status: &StatusView, now: DateTime<Utc>) -> String 
         let state = match p.state.as_str() {
             "ok" | "running" => paint(GOOD, &p.state),
             "failing" => paint(BAD, &p.state),
-            "gone" | "no instances" | "due" => paint(ODD, &p.state),
+            "gone" | "no instances" | "due" | "not selected" | "tags unreadable" => paint(ODD, &p.state),
             other => other.to_owned(),
         };
         vec![

@@ -17,6 +17,12 @@ pub(in crate::config) struct RawPolicy {
     /// Globs: an instance belongs to the policy if any of them matches its whole name.
     #[schemars(required, with = "Vec<String>", length(min = 1))]
     pub(in crate::config) instances: Option<Spanned<Vec<Text>>>,
+    /// Globs: an instance whose name one of them matches does not belong to the policy, whatever `instances` says.
+    #[schemars(with = "Option<Vec<String>>")]
+    pub(in crate::config) exclude: Option<Spanned<Vec<Text>>>,
+    /// Tags that an instance must have in its `.snapkeep/tags.toml`, all of them; values are globs.
+    #[schemars(with = "Option<BTreeMap<String, String>>")]
+    pub(in crate::config) instance_tags: Option<BTreeMap<Text, Text>>,
     /// Whether instances that are forks count too.
     #[schemars(extend("default" = false))]
     pub(in crate::config) include_forks: Option<bool>,

@@ -97,6 +97,7 @@ impl World {
             seq,
             state: SnapshotState::Ready,
             tags: self.tags.clone(),
+            tags_unread: false,
             forks: Vec::new(),
             queued: Vec::new(),
             holds: Vec::new(),

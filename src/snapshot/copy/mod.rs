@@ -15,6 +15,7 @@ mod data;
 mod flow;
 mod one;
 mod roles;
+pub(super) mod stock;
 mod sync;
 
 pub use data::{Cloner, DataError, Method};
@@ -351,6 +352,8 @@ fn why_left_out<'a>(skip: &'a Skip, path: &Path, meta: &Meta) -> Option<&'a str>
         FileType::Fifo => Some("fifo"),
         FileType::Device => Some("device"),
         _ if path == Path::new(".snapkeep/fork.json") => Some("fork record"),
+        // Of this instance, now: the manifest has them, and a fork is not to be chosen by its source's.
+        _ if path == Path::new(".snapkeep/tags.toml") => Some("instance tags"),
         kind => skip.rule_for(path, kind == FileType::Directory),
     }
 }

@@ -177,7 +177,7 @@ impl Copier<'_> {
 }
 
 /// Writes the source's dirty pages out and looks at it.
-fn flushed(fs: &Fs, from: &File, path: &Path) -> Result<Meta, FsError> {
+pub(super) fn flushed(fs: &Fs, from: &File, path: &Path) -> Result<Meta, FsError> {
     match fs.fdatasync(from, path) {
         // A read-only or strange file system has nothing to flush.
         Err(e) if !matches!(e.source, Errno::EROFS | Errno::EINVAL) => return Err(e),
@@ -191,6 +191,6 @@ fn is_fresh(meta: &Meta, now_ns: i64) -> bool {
     u128::from(now_ns.abs_diff(meta.ctime_ns)) < TICK.as_nanos()
 }
 
-fn blobs(xattrs: Vec<(OsString, Vec<u8>)>) -> BTreeMap<TextPath, Blob> {
+pub(super) fn blobs(xattrs: Vec<(OsString, Vec<u8>)>) -> BTreeMap<TextPath, Blob> {
     xattrs.into_iter().map(|(name, value)| (TextPath::new(name), Blob(value))).collect()
 }

@@ -121,7 +121,7 @@ fn a_tree_is_copied_with_its_holes_links_modes_and_times() {
 fn what_is_no_file_or_named_by_a_rule_is_left_out_and_listed() {
     let mut case = Case::new();
     case.skip = Skip::new(&["logs/", "*.tmp"]).unwrap();
-    for name in ["logs/app.log", "sub/x.tmp", ".snapkeep/fork.json", ".snapkeep/note", "sub/fork.json"] {
+    for name in ["logs/app.log", "sub/x.tmp", ".snapkeep/fork.json", ".snapkeep/tags.toml", ".snapkeep/note", "sub/fork.json"] {
         case.write(name, b"x");
     }
     let _socket = std::os::unix::net::UnixListener::bind(case.vm("sub/s.sock")).unwrap();
@@ -129,8 +129,8 @@ fn what_is_no_file_or_named_by_a_rule_is_left_out_and_listed() {
     let tree = case.copy();
     assert_eq!(paths(&tree), ["", ".snapkeep", ".snapkeep/note", "sub", "sub/fork.json"]);
     let skipped: Vec<_> = tree.skipped.iter().map(|s| (s.path.as_path().to_str().unwrap(), s.why.as_str())).collect();
-    let wanted =
-        [("logs", "logs/"), ("pipe", "fifo"), (".snapkeep/fork.json", "fork record"), ("sub/s.sock", "socket"), ("sub/x.tmp", "*.tmp")];
+    let ours = [(".snapkeep/fork.json", "fork record"), (".snapkeep/tags.toml", "instance tags")];
+    let wanted = [("logs", "logs/"), ("pipe", "fifo"), ours[0], ours[1], ("sub/s.sock", "socket"), ("sub/x.tmp", "*.tmp")];
     assert_eq!(skipped, wanted);
     assert_eq!(tree.kind, Kind::Stopped);
 }

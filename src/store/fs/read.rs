@@ -158,6 +158,18 @@ impl Fs {
         Ok(bytes)
     }
 
+    /// Looks at what `at` names without opening it: below an open directory a path of plain names, no step of which leads out
+    /// or through a symbolic link; one at its end is an error (ELOOP). `None` if it is not there.
+    pub fn stat_bounded<'a>(&self, at: impl Into<Place<'a>>) -> Result<Option<Meta>> {
+        let at = at.into();
+        // With O_PATH the end of the path may be a link: it is told as what it is, not followed.
+        match super::beneath::open(at, OFlag::O_PATH, Mode::empty()) {
+            Ok(fd) => self.stat_open(fd, &at.path()).map(Some),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+            Err(e) => Err(at.failed(Op::Open, e)),
+        }
+    }
+
     /// What a symbolic link holds.
     pub fn read_link<'a>(&self, at: impl Into<Place<'a>>) -> Result<OsString> {
         let at = at.into();

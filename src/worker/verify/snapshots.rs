@@ -73,19 +73,24 @@ impl Check<'_> {
         }
     }
 
-    /// Trees in the store's staging.
+    /// Trees in the store's staging, and directories on their way in.
     pub(super) fn staging(&mut self) {
-        let staging = self.layout.staging();
-        for entry in self.names(&staging) {
-            let dir = staging.join(&entry.name);
+        let what = "a snapshot that is being taken, or what is left of one; the next start of the worker removes what is left";
+        self.half_made(&self.layout.staging(), "staging.stray", what);
+        let what = "a directory that is being moved into the store; one that was left here is whole, and the next import or start goes on";
+        self.half_made(&self.layout.importing(), "importing.unfinished", what);
+    }
+
+    fn half_made(&mut self, parent: &Path, name: &'static str, what: &str) {
+        for entry in self.names(parent) {
+            let dir = parent.join(&entry.name);
             let place = self.report.place();
             if let Some(found) = self.tree(&dir) {
                 self.inodes.note(&dir, Owner::Other, &found, |_| Role::Unknown);
             }
             self.report.back_to(place);
             if !self.is_gone(&dir) {
-                let what = "a snapshot that is being taken, or what is left of one; the next start of the worker removes what is left";
-                self.report.warn("staging.stray", &dir, what);
+                self.report.warn(name, &dir, what);
             }
         }
     }

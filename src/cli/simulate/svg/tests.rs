@@ -13,7 +13,7 @@ fn policy() -> Policy {
     let keep = Keep { last: 3, within: Some(TimeDelta::hours(30)), buckets, ..Keep::default() };
     Policy {
         name: PolicyName::parse("a-policy-whose-name-is-as-long-as-people-sometimes-have-it").unwrap(),
-        select: Select { instances: globset::GlobSet::empty(), include_forks: false },
+        select: Select::default(),
         schedule: None,
         retention: Retention { keep: Some(keep), limit: Limit { min: 1, ..Limit::default() }, gone: None },
         name_prefix: None,
