@@ -320,7 +320,7 @@ events! {
         at: DateTime<Utc> = "when",
     }
     ClockStepped = "clock.stepped", Warn, "The wall clock was set: it moved by more than the time that passed. Slots go on by the new time; none is taken twice.", id[at] {
-        from: DateTime<Utc> = "what it showed at the last look, a second or two before",
+        from: DateTime<Utc> = "what it showed at the last look: a second or two before, or when the last worker looked",
         by_ms: i64 = "how far it moved beyond the time that passed, milliseconds; negative if back",
         at: DateTime<Utc> = "what it shows now",
     }

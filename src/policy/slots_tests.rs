@@ -275,6 +275,7 @@ fn what_is_no_window_is_answered_with_what_to_write() {
         assert!(Window::parse([good]).is_ok(), "{good}");
     }
     assert_eq!(Window::parse(["22:00-06:00", "9:30-17:00"]).unwrap().show(), "22:00-06:00, 09:30-17:00");
+    assert!(Window::parse(["09:00-10:00", "00:00-24:00"]).unwrap().is_always());
     for (bad, why) in [
         ("22", "`22` is not a range of hours, such as \"22:00-06:00\""),
         ("22-6", "`22` is not a time of day, such as \"22:00\""),

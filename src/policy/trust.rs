@@ -109,6 +109,14 @@ impl ClockRecord {
         (self.last.boot_id == boot_id).then(|| Duration::from_millis(self.last.boot_ms))
     }
 
+    /// What the wall clock showed at the last look, and how far it has moved since beyond the time that passed; if that was
+    /// in this boot, and more than crystals drift.
+    #[must_use]
+    pub fn stepped(&self, now: &Reading) -> Option<(DateTime<Utc>, TimeDelta)> {
+        let is_step = now.boot_id == self.last.boot_id && !now.agrees_with(&self.last);
+        is_step.then(|| (self.last.wall, now.unexplained(&self.last)))
+    }
+
     /// Whether the clocks were believed at the last look.
     #[must_use]
     pub fn is_settled(&self) -> bool {
@@ -194,6 +202,16 @@ mod tests {
         let (_, trust) = start.look(&reading("a", 365 * DAY, 101), true);
         assert!(matches!(trust, Trust::Unsettled { until: None, why } if why.contains("clock accept") && why.contains("364 days")));
         assert_eq!(history(ClockRecord::trusting(&reading("a", 365 * DAY, 101)), &[reading("a", 365 * DAY + 5, 106)]), [true], "accepted");
+    }
+
+    #[test]
+    fn a_step_since_the_last_look_is_told_apart_from_time_that_passed_and_from_a_boot() {
+        let start = ClockRecord::trusting(&reading("a", 0, 100));
+        let stepped = |now: &Reading| start.stepped(now).map(|(from, by)| ((now.wall - from).num_seconds(), by.num_seconds()));
+        assert_eq!(stepped(&reading("a", 3600, 3700)), None);
+        assert_eq!(stepped(&reading("a", 7200, 3700)), Some((7200, 3600)));
+        assert_eq!(stepped(&reading("a", -3600, 3700)), Some((-3600, -7200)));
+        assert_eq!(stepped(&reading("b", 7200, 10)), None);
     }
 
     #[test]

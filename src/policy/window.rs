@@ -29,7 +29,9 @@ impl Window {
     /// # Errors
     /// [`WindowError`] for anything else.
     pub fn parse<'t>(ranges: impl IntoIterator<Item = &'t str>) -> Result<Self, WindowError> {
-        Ok(Self { hours: ranges.into_iter().map(range).collect::<Result<_, _>>()? })
+        let hours: Vec<_> = ranges.into_iter().map(range).collect::<Result<_, _>>()?;
+        let is_whole_day = hours.contains(&(0, DAY));
+        Ok(Self { hours: if is_whole_day { Vec::new() } else { hours } })
     }
 
     /// Whether it leaves any hour out.

@@ -2,6 +2,7 @@
 
 use super::view::ClockView;
 use crate::clock::Clock;
+use crate::event::Event;
 use crate::policy::trust::{ClockRecord, Reading, Trust};
 use crate::store::counters::{read_record, write_record};
 use crate::store::{Store, StoreError};
@@ -44,6 +45,11 @@ pub(super) fn look_once(store: &Store, wait_for_sync: bool) -> ClockView {
 impl ClockWatch {
     pub(super) fn open(store: &Store, wait_for_sync: bool) -> Self {
         let record = load(store);
+        let now = reading(store.clock.as_ref());
+        // Set while no worker ran, or between two runs of `once`.
+        if let Some((from, by)) = record.stepped(&now) {
+            store.events.emit(Event::ClockStepped { from, by_ms: by.num_milliseconds(), at: now.wall });
+        }
         let saved =
             record.last_seen(&store.clock.boot_id()).filter(|_| store.fs.stat_if_there(&store.layout.clock()).is_ok_and(|m| m.is_some()));
         let watch = Self(Mutex::new((record, saved)));

@@ -244,6 +244,26 @@ fn status_says_when_the_next_slot_is_there_and_how_late_the_last_run_was() {
 }
 
 #[test]
+fn a_clock_that_was_set_while_no_worker_ran_is_reported_by_the_next_one() {
+    let world = World::new();
+    world.make_instance("a");
+    let config = policy("p", "*", "every = \"1h\"");
+    let once = || world.worker(&config).once().unwrap();
+    once();
+    world.clock.advance(hours(3));
+    once();
+    assert_eq!((names(&world, "clock.stepped"), names(&world, "snapshot.taken")), (0, 1), "time passed, no more");
+    world.clock.step_to(world.clock.now() - TimeDelta::minutes(30));
+    once();
+    once();
+    assert_eq!((names(&world, "clock.stepped"), names(&world, "snapshot.taken")), (1, 1), "said once, and no slot twice");
+    // Half past four: the slot of three has been, before the clock was set.
+    world.clock.advance(hours(2));
+    once();
+    assert_eq!((names(&world, "clock.stepped"), names(&world, "snapshot.taken")), (1, 2));
+}
+
+#[test]
 fn a_suspend_and_a_step_of_the_clock_are_reported_and_take_no_slot_twice_and_lose_none() {
     let world = World::new();
     world.make_instance("a");

@@ -29,6 +29,8 @@ impl Table<'_, '_> {
     pub(super) fn schedule(&mut self, timezone: Tz) -> Option<Schedule> {
         let raw = self.raw;
         let jitter = self.period("jitter", raw.jitter.as_ref(), Duration::ZERO).unwrap_or_default();
+        let missed_within = self.period("missed_within", raw.missed_within.as_ref(), Duration::ZERO).map(delta);
+        let window = self.window();
         let rhythm = match (&raw.schedule, &raw.every) {
             (None, None) => {
                 if !self.report.is_touched(&self.at("schedule")) && !self.report.is_touched(&self.at("every")) {
@@ -45,11 +47,10 @@ impl Table<'_, '_> {
             }
             (None, Some(_)) => Rhythm::Every(delta(self.period("every", raw.every.as_ref(), SECOND)?)),
         };
-        let window = self.window();
         let schedule = Schedule {
             window,
             missed: raw.missed.unwrap_or(Missed::Run),
-            missed_within: self.period("missed_within", raw.missed_within.as_ref(), Duration::ZERO).map(delta),
+            missed_within,
             on_enable: raw.on_enable.unwrap_or(OnEnable::Wait),
             jitter: delta(jitter),
             max_running: raw.max_running.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),

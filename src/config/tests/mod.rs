@@ -285,7 +285,7 @@ fn each_expression_of_a_list_and_each_range_of_hours_has_its_place() {
         (8, 23, "`61 * * * *` is not a cron expression: `61` is not a minute: 0 to 59"),
         (9, 26, "`window`: `6` is not a time of day, such as \"22:00\""),
     ];
-    assert_eq!(found.iter().map(|(line, column, text)| (*line, *column, text.as_str())).collect::<Vec<_>>()[..1], want[..1]);
+    assert_eq!(found.iter().map(|(line, column, text)| (*line, *column, text.as_str())).collect::<Vec<_>>(), want);
     for (lines, message, help) in [
         ("schedule = []", "`schedule` is empty: there would be no slots", "leave it out for a policy that only prunes"),
         ("schedule = 5", "`schedule` must be a cron expression such as \"*/15 * * * *\", or a list of them, not the number 5", ""),
