@@ -14,6 +14,8 @@ mod kill;
 mod layers;
 mod lifecycle;
 mod locks;
+mod oracle_borg;
+mod oracle_restic;
 mod pairs;
 mod powercut;
 mod quarantine;
