@@ -8,7 +8,7 @@ mod plan;
 pub mod retention;
 pub mod trust;
 
-pub use plan::{Plan, PlanEntry, Reason, Rule, Side, Verdict};
+pub use plan::{Plan, PlanEntry, Reason, Reasons, Rule, Side, Verdict};
 
 use crate::ids::{HoldName, InstanceId, PolicyName, SnapshotId};
 use chrono::{DateTime, TimeDelta, Utc};

@@ -11,9 +11,9 @@
 //! 7. What would go stays all the same, as `blocked`, while a fork, a queued fork, a hold or a reader needs it, or while
 //!    something about it cannot be told.
 
-use super::claims::{Bare, Claim, Ended, Line, age, claim};
+use super::claims::{Bare, Claim, Claims, Ended, Line, Member, Sink as _, age, claim};
 use super::foresight;
-use super::plan::{Plan, PlanEntry, Reason, Rule, Side, Verdict};
+use super::plan::{Plan, PlanEntry, Reason, Reasons, Rule, Side, Verdict};
 use super::{Keep, Policy, Retention, SnapshotFacts, SnapshotState};
 use crate::ids::{InstanceId, PolicyName};
 use chrono::{DateTime, Utc};
@@ -40,17 +40,17 @@ pub struct Circumstances<'a> {
 struct Decided {
     remove: bool,
     by_age: bool,
-    reasons: Vec<Reason>,
+    reasons: Reasons,
     next_change_at: Option<DateTime<Utc>>,
 }
 
 impl Decided {
     fn keep(rule: Rule) -> Self {
-        Self { remove: false, by_age: false, reasons: vec![Reason::new(Side::Keep, rule)], next_change_at: None }
+        Self { remove: false, by_age: false, reasons: vec![Reason::new(Side::Keep, rule)].into(), next_change_at: None }
     }
 
     fn remove(rule: Rule, by_age: bool) -> Self {
-        Self { remove: true, by_age, reasons: vec![Reason::new(Side::Remove, rule)], next_change_at: None }
+        Self { remove: true, by_age, reasons: vec![Reason::new(Side::Remove, rule)].into(), next_change_at: None }
     }
 }
 
@@ -70,29 +70,29 @@ pub fn plan(facts: &[SnapshotFacts], around: &Circumstances<'_>, now: DateTime<U
                 decide((policy, gone_since), &group, around.foresight, now)
             }
         };
-        entries.extend(group.into_iter().zip(decided).map(|(fact, decided)| entry(fact, decided, around)));
+        entries.extend(group.into_iter().zip(decided).map(|(fact, decided)| entry((instance, policy), fact.fact, decided, around)));
     }
     Plan { hash: hash(&entries), at: now, entries }
 }
 
 /// The snapshots of each instance and policy, newest first.
-fn groups(facts: &[SnapshotFacts]) -> BTreeMap<Group<'_>, Vec<&SnapshotFacts>> {
-    let mut groups: BTreeMap<Group<'_>, Vec<&SnapshotFacts>> = BTreeMap::new();
+fn groups(facts: &[SnapshotFacts]) -> impl Iterator<Item = (Group<'_>, Vec<Member<'_>>)> {
+    let mut groups: BTreeMap<Group<'_>, Vec<Member<'_>>> = BTreeMap::new();
     // Neighbours are mostly of one group: each run of them is looked up once.
     for run in facts.chunk_by(|a, b| a.instance == b.instance && a.policy == b.policy) {
         if let Some(first) = run.first() {
-            groups.entry((&first.instance, first.policy.as_ref())).or_default().extend(run);
+            groups.entry((&first.instance, first.policy.as_ref())).or_default().extend(run.iter().map(Member::from));
         }
     }
-    for group in groups.values_mut() {
-        group.sort_by_key(|f| Reverse((f.order_at, f.seq)));
-    }
-    groups
+    groups.into_iter().map(|(key, mut group)| {
+        group.sort_by_key(|fact| Reverse((fact.order_at, fact.seq)));
+        (key, group)
+    })
 }
 
 /// Snapshots taken by hand, or by a policy that is no more, are nobody's to remove, but for those that were marked to go.
-fn decide_unruled(group: &[&SnapshotFacts], rule: Rule) -> Vec<Decided> {
-    let decide = |fact: &&SnapshotFacts| match fact.state {
+fn decide_unruled(group: &[Member<'_>], rule: Rule) -> Vec<Decided> {
+    let decide = |fact: &Member<'_>| match fact.state {
         SnapshotState::Expiring => Decided::remove(Rule::Expiring, false),
         _ => Decided::keep(rule),
     };
@@ -102,16 +102,16 @@ fn decide_unruled(group: &[&SnapshotFacts], rule: Rule) -> Vec<Decided> {
 /// Rules 1 to 5 for one group, newest first.
 fn decide(
     (policy, gone_since): (&Policy, Option<DateTime<Utc>>),
-    group: &[&SnapshotFacts],
+    group: &[Member<'_>],
     foresight: bool,
     now: DateTime<Utc>,
 ) -> Vec<Decided> {
-    let ready = group.iter().copied().filter(|fact| fact.state == SnapshotState::Ready).collect();
+    let ready = group.iter().filter(|fact| fact.state == SnapshotState::Ready).collect();
     let all = Line::new(ready, policy.retention.keep.as_ref());
     let rules = Rules { retention: &policy.retention, gone_since };
     let has_future = all.facts.iter().any(|fact| fact.created_at > now);
-    let line = if has_future { all.at(now) } else { all.clone() };
-    let mut ruled = rules.decide(&line, now).into_iter();
+    let past = has_future.then(|| all.at(now));
+    let mut ruled = rules.decide(past.as_ref().unwrap_or(&all), now).into_iter();
     let mut decided: Vec<Decided> = group
         .iter()
         .map(|fact| match fact.state {
@@ -122,7 +122,7 @@ fn decide(
         })
         .collect();
     if foresight && (has_future || rules.lapses_move_others()) {
-        let is_ready = |fact: &SnapshotFacts| fact.state == SnapshotState::Ready;
+        let is_ready = |fact: &Member<'_>| fact.state == SnapshotState::Ready;
         let removed: Vec<bool> = group.iter().zip(&decided).filter(|(f, _)| is_ready(f)).map(|(_, d)| d.remove).collect();
         let mut changes = foresight::next_changes(&rules, &all, &removed, now).into_iter();
         for (_, decided) in group.iter().zip(&mut decided).filter(|(fact, _)| is_ready(fact)) {
@@ -150,6 +150,13 @@ struct Judged {
     is_too_old: bool,
     is_in_min: bool,
     is_newest: bool,
+}
+
+/// What was said of the last one that no rule claims: before which place, and whether it was too old.
+#[derive(Debug, Default)]
+struct Unclaimed {
+    before: Option<(usize, bool)>,
+    reasons: Reasons,
 }
 
 impl Judged {
@@ -201,23 +208,23 @@ impl Rules<'_> {
             let decide = |at| if at < self.gone_min() { Decided::keep(Rule::GoneMin) } else { Decided::remove(Rule::GoneAfter, true) };
             return (0..line.facts.len()).map(decide).collect();
         }
-        let mut claims = vec![Claim::default(); line.facts.len()];
+        let mut claims = Claims(vec![None; line.facts.len()]);
         let ended = match &self.retention.keep {
             Some(keep) => claim(keep, line, now, &mut claims),
             None => {
-                for claim in &mut claims {
-                    claim.is_lasting = true;
-                    claim.reasons.push(Reason::new(Side::Keep, Rule::Keep));
-                }
+                (0..line.facts.len()).for_each(|at| claims.claim(at, None, || Reason::new(Side::Keep, Rule::Keep)));
                 Vec::new()
             }
         };
-        let claimed: Vec<bool> = claims.iter().map(|claim| !claim.reasons.is_empty()).collect();
+        let claimed: Vec<bool> = claims.0.iter().map(Option::is_some).collect();
         let judged = self.judge(line, claimed.into_iter(), now);
-        let decide = |(at, (claim, judged)): (usize, (Claim, Judged))| {
-            if judged.goes() { self.removed((at, line), (&judged, claim), &ended, now) } else { self.kept((at, line), &judged, claim) }
+        let mut unclaimed = Unclaimed::default();
+        let decide = |(at, (claim, judged)): (usize, (Option<Box<Claim>>, Judged))| match (judged.goes(), claim) {
+            (false, claim) => self.kept((at, line), &judged, claim.map(|claim| *claim).unwrap_or_default()),
+            (true, Some(claim)) => self.dropped(at, &judged, claim.reasons),
+            (true, None) => self.unclaimed((at, line), judged.is_too_old, (&ended, &mut unclaimed), now),
         };
-        claims.into_iter().zip(judged).enumerate().map(decide).collect()
+        claims.0.into_iter().zip(judged).enumerate().map(decide).collect()
     }
 
     /// Rules 3 and 4.
@@ -247,36 +254,44 @@ impl Rules<'_> {
         })
     }
 
-    fn removed(
-        &self,
-        (at, line): (usize, &Line<'_>),
-        (judged, claim): (&Judged, Claim),
-        ended: &[Ended<'_>],
-        now: DateTime<Utc>,
-    ) -> Decided {
+    /// One that a rule claims, and a limit drops.
+    fn dropped(&self, at: usize, judged: &Judged, claims: Vec<Reason>) -> Decided {
         let limit = &self.retention.limit;
-        let mut reasons = Vec::with_capacity(1 + ended.len());
+        let mut reasons = Vec::with_capacity(1 + claims.len());
         let against = |rule| Reason::new(Side::Remove, rule);
-        if !judged.is_claimed {
-            reasons.push(against(Rule::Keep));
-        }
         if judged.is_over_count {
             reasons.push(against(Rule::MaxCount).counted(judged.nth, limit.max_count.unwrap_or_default()));
         }
         if judged.is_over_bytes {
             reasons.push(against(Rule::MaxBytes).with(format!("{} bytes of {}", judged.bytes, limit.max_bytes.unwrap_or_default())));
         }
-        let mut by_age = !judged.is_claimed && self.retention.keep.as_ref().is_some_and(goes_by_age);
+        // By age alone, if nothing else speaks against it.
+        let by_age = reasons.is_empty();
         if judged.is_too_old {
-            // By age alone, if nothing else speaks against it.
-            by_age |= reasons.is_empty();
             reasons.push(against(Rule::MaxAge));
         }
-        if judged.is_claimed {
-            reasons.extend(claim.reasons.into_iter().filter(|reason| reason.rule != Rule::Keep));
-        } else {
-            reasons.extend(ended.iter().map(|ended| ended.passed(at, line, now)));
+        reasons.extend(claims.into_iter().filter(|reason| reason.rule != Rule::Keep));
+        self.removed(at, by_age, reasons.into())
+    }
+
+    /// One that no rule claims. Of a long line these are the most, and what is said of one mostly holds of the next.
+    fn unclaimed(
+        &self,
+        (at, line): (usize, &Line<'_>),
+        is_too_old: bool,
+        (ended, last): (&[Ended<'_>], &mut Unclaimed),
+        now: DateTime<Utc>,
+    ) -> Decided {
+        let is_alike = last.before == Some((at, is_too_old)) && ended.iter().all(|ended| ended.passes_alike(at, line, now));
+        if !is_alike {
+            let against = [Rule::Keep].into_iter().chain(is_too_old.then_some(Rule::MaxAge)).map(|rule| Reason::new(Side::Remove, rule));
+            last.reasons = against.chain(ended.iter().map(|ended| ended.passed(at, line, now))).collect::<Vec<_>>().into();
         }
+        last.before = Some((at + 1, is_too_old));
+        self.removed(at, self.retention.keep.as_ref().is_some_and(goes_by_age), last.reasons.clone())
+    }
+
+    fn removed(&self, at: usize, by_age: bool, reasons: Reasons) -> Decided {
         // Should it still be there then, it is one of those that stay.
         let next_change_at = self.gone_at().filter(|_| at < self.gone_min());
         Decided { remove: true, by_age, reasons, next_change_at }
@@ -300,7 +315,7 @@ impl Rules<'_> {
             Some(gone_at) => goes_at.filter(|at| *at < gone_at).or((at >= self.gone_min()).then_some(gone_at)),
             None => goes_at,
         };
-        Decided { remove: false, by_age: false, reasons, next_change_at }
+        Decided { remove: false, by_age: false, reasons: reasons.into(), next_change_at }
     }
 }
 
@@ -309,21 +324,24 @@ fn goes_by_age(keep: &Keep) -> bool {
 }
 
 /// Rule 7.
-fn entry(fact: &SnapshotFacts, decided: Decided, around: &Circumstances<'_>) -> PlanEntry {
+fn entry((instance, policy): Group<'_>, fact: &SnapshotFacts, decided: Decided, around: &Circumstances<'_>) -> PlanEntry {
     let mut reasons = decided.reasons;
     let mut verdict = Verdict::Keep;
     if decided.remove {
         let blocks = blocks(fact, decided.by_age, around);
-        verdict = if blocks.is_empty() { Verdict::Remove } else { Verdict::Blocked };
-        reasons.extend(blocks);
+        verdict = Verdict::Remove;
+        if !blocks.is_empty() {
+            verdict = Verdict::Blocked;
+            reasons.extend(blocks);
+        }
     }
     let mut forks: Vec<String> = fact.forks.iter().chain(&fact.queued).cloned().collect();
     forks.sort();
     forks.dedup();
     PlanEntry {
         snapshot_id: fact.id.clone(),
-        instance: fact.instance.clone(),
-        policy: fact.policy.clone(),
+        instance: instance.clone(),
+        policy: policy.cloned(),
         created_at: fact.created_at,
         holds: fact.holds.clone(),
         verdict,
@@ -352,14 +370,25 @@ fn blocks(fact: &SnapshotFacts, by_age: bool, around: &Circumstances<'_>) -> Vec
     blocks
 }
 
+/// How many bytes are hashed at once.
+const LINES: usize = 16 << 10;
+
 /// Equal for plans that do the same, whenever they were made: 16 hex digits over all that goes, or would but must stay.
 /// What is kept is left out: a snapshot that was taken since changes nothing of what a plan does, unless it pushes another out.
 fn hash(entries: &[PlanEntry]) -> String {
     let mut hasher = blake3::Hasher::new();
+    // The hasher is quick with much at once only.
+    let mut lines = Vec::with_capacity(LINES);
     for entry in entries.iter().filter(|entry| entry.verdict != Verdict::Keep) {
         let verdict: &[u8] = if entry.verdict == Verdict::Remove { b" remove\n" } else { b" blocked\n" };
-        hasher.update(entry.snapshot_id.as_str().as_bytes()).update(verdict);
+        lines.extend_from_slice(entry.snapshot_id.as_str().as_bytes());
+        lines.extend_from_slice(verdict);
+        if lines.len() > LINES - 64 {
+            hasher.update(&lines);
+            lines.clear();
+        }
     }
+    hasher.update(&lines);
     hasher.finalize().to_hex().chars().take(16).collect()
 }
 
