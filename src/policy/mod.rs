@@ -3,6 +3,8 @@
 pub mod bucket;
 pub mod cadence;
 mod claims;
+#[cfg(test)]
+mod compose_tests;
 mod foresight;
 mod plan;
 pub mod retention;
