@@ -2,8 +2,8 @@
 
 use super::retention::{Circumstances, plan};
 use super::{
-    Counting, Gone, Granularity, Keep, KindRule, Limit, Policy, Retention, Retry, Select, SnapshotFacts, SnapshotState, TagRule, Verdict,
-    WhenReferenced,
+    Counting, Gone, Granularity, Keep, KindRule, Limit, Plan, Policy, Retention, Retry, Select, SnapshotFacts, SnapshotState, TagRule,
+    Verdict, WhenReferenced,
 };
 use crate::ids::{InstanceId, PolicyName, SnapshotId};
 use chrono::{DateTime, TimeDelta, TimeZone as _, Utc};
@@ -117,6 +117,11 @@ fn add(rule: &str, counting: Counting, to: &mut Retention) {
 fn left(rules: &[&str], counting: Counting) -> String {
     let mut retention = Retention { limit: Limit::default(), ..Retention::default() };
     rules.iter().for_each(|rule| add(rule, counting, &mut retention));
+    let letter = |verdict| if verdict == Verdict::Keep { 'k' } else { 'r' };
+    planned(&history(), retention).entries.iter().map(|entry| letter(entry.verdict)).collect()
+}
+
+fn planned(facts: &[SnapshotFacts], retention: Retention) -> Plan {
     let policy = Policy {
         name: golden(),
         select: Select { instances: globset::GlobSet::empty(), include_forks: false },
@@ -135,8 +140,7 @@ fn left(rules: &[&str], counting: Counting) -> String {
         root_proven: true,
         foresight: true,
     };
-    let letter = |verdict| if verdict == Verdict::Keep { 'k' } else { 'r' };
-    plan(&history(), &around, now()).entries.iter().map(|entry| letter(entry.verdict)).collect()
+    plan(facts, &around, now())
 }
 
 /// Holds the table of pairs against the rules.
@@ -167,4 +171,23 @@ fn every_pair_of_rules_composes_as_documented() {
 #[test]
 fn every_pair_of_keep_rules_composes_as_documented_in_a_cascade() {
     hold(&CASCADE, &RULES[..5], Counting::Cascade);
+}
+
+#[test]
+fn the_documents_example_of_counting_is_true() {
+    let daily: Vec<SnapshotFacts> = (12..=24)
+        .map(|day| {
+            let created_at = Utc.with_ymd_and_hms(2026, 11, day, 12, 0, 0).unwrap();
+            let id = SnapshotId::parse(&format!("202611{day:02}-120000-aaaaaaaa")).unwrap();
+            SnapshotFacts { id, created_at, order_at: created_at, seq: u64::from(day), ..history().remove(0) }
+        })
+        .collect();
+    let kept = |counting| {
+        let keep = Keep { counting, buckets: vec![(Granularity::Daily, 3), (Granularity::Weekly, 2)], ..Keep::default() };
+        let plan = planned(&daily, Retention { keep: Some(keep), ..Retention::default() });
+        let kept = plan.entries.into_iter().filter(|entry| entry.verdict == Verdict::Keep);
+        kept.map(|entry| entry.created_at.format("%-d").to_string()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(kept(Counting::Each), "24 23 22");
+    assert_eq!(kept(Counting::Cascade), "24 23 22 15 12");
 }
