@@ -58,6 +58,17 @@ impl<'a> Line<'a> {
     fn bucket(&self, at: usize, unit: Granularity) -> Option<Bucket> {
         self.moments.get(at).map(|moment| moment.bucket(unit))
     }
+
+    /// Whether the one before this place has the same bucket.
+    fn is_alike(&self, at: usize, unit: Granularity) -> bool {
+        let before = at.checked_sub(1).and_then(|before| self.moments.get(before));
+        before.zip(self.moments.get(at)).is_some_and(|(before, moment)| moment.is_alike(before, unit))
+    }
+
+    /// The bucket at this place, if it was not met before.
+    fn new_bucket(&self, at: usize, unit: Granularity, seen: &mut Seen) -> Option<Bucket> {
+        if self.is_alike(at, unit) { None } else { self.bucket(at, unit).filter(|bucket| seen.is_new(*bucket)) }
+    }
 }
 
 /// Who is told of claims, in the order of the rules.
@@ -184,7 +195,7 @@ fn buckets_by_age(
 ) -> Option<usize> {
     let mut seen = Seen::new(line.is_steady);
     for (at, fact) in line.facts.iter().enumerate() {
-        let Some(bucket) = line.bucket(at, unit).filter(|bucket| seen.is_new(*bucket)) else { continue };
+        let Some(bucket) = line.new_bucket(at, unit, &mut seen) else { continue };
         if age(fact.created_at, now) < span && !(cascade && sink.is_claimed(at)) {
             let until = fact.created_at.checked_add_signed(span);
             sink.claim(at, until, || Reason { bucket: Some(bucket), ..Reason::new(Side::Keep, Rule::WithinBucket(unit)) });
@@ -198,7 +209,7 @@ fn buckets((unit, n): (Granularity, u32), line: &Line<'_>, cascade: bool, sink: 
     let mut used = 0;
     let reason = |nth: u32, bucket| Reason { bucket, ..Reason::new(Side::Keep, Rule::Bucket(unit)).counted(nth, n) };
     for at in 0..line.facts.len() {
-        let Some(bucket) = line.bucket(at, unit).filter(|bucket| seen.is_new(*bucket)) else { continue };
+        let Some(bucket) = line.new_bucket(at, unit, &mut seen) else { continue };
         if cascade && sink.is_claimed(at) {
             continue;
         }
@@ -222,7 +233,7 @@ impl Ended<'_> {
         match self.step {
             Step::Tags(_) | Step::Within(_) | Step::Last(_) => true,
             Step::Bucket(..) if is_used_up(before) => true,
-            Step::Bucket(unit, _) => !is_used_up(at) && line.bucket(at, unit) == line.bucket(before, unit),
+            Step::Bucket(unit, _) => !is_used_up(at) && line.is_alike(at, unit),
             Step::WithinBucket(..) => self.passed(at, line, now) == self.passed(before, line, now),
         }
     }

@@ -111,7 +111,7 @@ fn decide(
     let rules = Rules { retention: &policy.retention, gone_since };
     let has_future = all.facts.iter().any(|fact| fact.created_at > now);
     let past = has_future.then(|| all.at(now));
-    let mut ruled = rules.decide(past.as_ref().unwrap_or(&all), now).into_iter();
+    let mut ruled = rules.decide(past.as_ref().unwrap_or(&all), now);
     let mut decided: Vec<Decided> = group
         .iter()
         .map(|fact| match fact.state {
@@ -203,10 +203,11 @@ impl Rules<'_> {
         self.judge(line, claimed.into_iter(), now).map(|judged| judged.goes()).collect()
     }
 
-    fn decide(&self, line: &Line<'_>, now: DateTime<Utc>) -> Vec<Decided> {
+    /// One after the other: a list of them all is as long again as the plan.
+    fn decide<'l>(&'l self, line: &'l Line<'_>, now: DateTime<Utc>) -> Box<dyn Iterator<Item = Decided> + 'l> {
         if self.is_gone(now) {
             let decide = |at| if at < self.gone_min() { Decided::keep(Rule::GoneMin) } else { Decided::remove(Rule::GoneAfter, true) };
-            return (0..line.facts.len()).map(decide).collect();
+            return Box::new((0..line.facts.len()).map(decide));
         }
         let mut claims = Claims(vec![None; line.facts.len()]);
         let ended = match &self.retention.keep {
@@ -219,12 +220,12 @@ impl Rules<'_> {
         let claimed: Vec<bool> = claims.0.iter().map(Option::is_some).collect();
         let judged = self.judge(line, claimed.into_iter(), now);
         let mut unclaimed = Unclaimed::default();
-        let decide = |(at, (claim, judged)): (usize, (Option<Box<Claim>>, Judged))| match (judged.goes(), claim) {
+        let decide = move |(at, (claim, judged)): (usize, (Option<Box<Claim>>, Judged))| match (judged.goes(), claim) {
             (false, claim) => self.kept((at, line), &judged, claim.map(|claim| *claim).unwrap_or_default()),
             (true, Some(claim)) => self.dropped(at, &judged, claim.reasons),
             (true, None) => self.unclaimed((at, line), judged.is_too_old, (&ended, &mut unclaimed), now),
         };
-        claims.0.into_iter().zip(judged).enumerate().map(decide).collect()
+        Box::new(claims.0.into_iter().zip(judged).enumerate().map(decide))
     }
 
     /// Rules 3 and 4.
