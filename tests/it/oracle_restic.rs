@@ -181,7 +181,7 @@ impl Span {
         let ours = TimeDelta::from_std(humantime::parse_duration(&text).unwrap()).unwrap();
         let ahead = TimeDelta::seconds(oracle::offset(now, zone));
         let local = (now + ahead).naive_utc();
-        let months = u32::try_from(self.years * 12 + self.months).unwrap();
+        let months = self.years * 12 + self.months;
         // Go carries a day that the month does not have into the next one.
         let day = u64::from(chrono::Datelike::day0(&local.date()));
         let first = chrono::Datelike::with_day(&local.date(), 1).unwrap();

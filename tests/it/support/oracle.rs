@@ -390,6 +390,7 @@ impl Tally {
     }
 
     /// Prints the counts, and fails if a difference is of no known class.
+    #[allow(clippy::disallowed_macros, reason = "a test says what it tried")]
     pub fn finish(self, peer: &str) {
         let Self { policies, questions, decisions, equal, classes, failures } = self;
         let differing: usize = classes.values().sum();
