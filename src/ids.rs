@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::sync::Arc;
 
 /// Why a string is not an identifier of the wanted kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,9 +20,10 @@ pub struct IdError {
 macro_rules! id_newtype {
     ($(#[$meta:meta])* $name:ident, $kind:literal, $check:path) => {
         $(#[$meta])*
+        // Shared: it is made once, and cloned into every plan, view and event.
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Parses and validates.
@@ -30,7 +32,7 @@ macro_rules! id_newtype {
             /// [`IdError`] with the rule that the text breaks.
             pub fn parse(text: &str) -> Result<Self, IdError> {
                 match $check(text) {
-                    Ok(()) => Ok(Self(text.to_owned())),
+                    Ok(()) => Ok(Self(text.into())),
                     Err(why) => Err(IdError { kind: $kind, text: text.to_owned(), why }),
                 }
             }
@@ -61,7 +63,7 @@ macro_rules! id_newtype {
         }
         impl From<$name> for String {
             fn from(id: $name) -> String {
-                id.0
+                id.0.as_ref().to_owned()
             }
         }
         impl AsRef<str> for $name {
@@ -71,7 +73,7 @@ macro_rules! id_newtype {
         }
         impl AsRef<std::path::Path> for $name {
             fn as_ref(&self) -> &std::path::Path {
-                std::path::Path::new(&self.0)
+                std::path::Path::new(self.as_str())
             }
         }
     };
@@ -174,7 +176,7 @@ impl SnapshotId {
     /// A new id for a snapshot made at `now`; random, so that two of one second differ.
     #[must_use]
     pub fn generate(now: DateTime<Utc>) -> Self {
-        Self(format!("{}-{}", now.format("%Y%m%d-%H%M%S"), random_base32(8)))
+        Self(format!("{}-{}", now.format("%Y%m%d-%H%M%S"), random_base32(8)).into())
     }
 }
 
@@ -182,7 +184,7 @@ impl ForkId {
     /// A new random id (80 bits).
     #[must_use]
     pub fn generate() -> Self {
-        Self(format!("f{}", random_base32(16)))
+        Self(format!("f{}", random_base32(16)).into())
     }
 }
 
@@ -193,7 +195,7 @@ impl SnapshotName {
         let clean: String = prefix.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).take(47).collect();
         let clean = clean.trim_matches('-');
         let clean = if clean.is_empty() { "snapshot" } else { clean };
-        Self(format!("{clean}-{}", now.format("%Y%m%d-%H%M%S")))
+        Self(format!("{clean}-{}", now.format("%Y%m%d-%H%M%S")).into())
     }
 
     /// The same name with a number behind it (`-2`, `-3`, …), cut so that it stays valid.
@@ -201,7 +203,7 @@ impl SnapshotName {
     pub fn numbered(&self, n: u32) -> Self {
         let suffix = format!("-{n}");
         let keep: String = self.0.chars().take(63 - suffix.len()).collect();
-        Self(format!("{}{suffix}", keep.trim_end_matches('-')))
+        Self(format!("{}{suffix}", keep.trim_end_matches('-')).into())
     }
 }
 

@@ -36,6 +36,11 @@ impl Moment {
         Self { seconds: time.timestamp(), day }
     }
 
+    /// Whether both fall in the same bucket: of one day they mostly are, and that is quickly seen.
+    pub(super) fn is_alike(&self, other: &Self, unit: Granularity) -> bool {
+        (unit >= Granularity::Daily && self.day == other.day) || self.bucket(unit) == other.bucket(unit)
+    }
+
     /// The bucket it falls in.
     #[must_use]
     pub fn bucket(&self, unit: Granularity) -> Bucket {

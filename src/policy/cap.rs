@@ -55,7 +55,7 @@ mod tests {
                 created_at: DateTime::UNIX_EPOCH - TimeDelta::seconds(*age),
                 holds: Vec::new(),
                 verdict: *verdict,
-                reasons: Vec::new(),
+                reasons: Vec::new().into(),
                 forks: Vec::new(),
                 reclaimable_bytes: 0,
                 next_change_at: None,

@@ -3,14 +3,32 @@
 
 use super::bucket::{Bucket, Moment};
 use super::plan::{Reason, Rule, Side};
-use super::{Counting, Granularity, Keep, SnapshotFacts, TagRule};
+use super::{Counting, Granularity, Keep, SnapshotFacts, SnapshotState, TagRule};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::HashSet;
+
+/// A snapshot with what is looked at most beside each other: of a long line most of the work is fetching it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Member<'a> {
+    pub(super) order_at: DateTime<Utc>,
+    pub(super) seq: u64,
+    pub(super) created_at: DateTime<Utc>,
+    pub(super) reclaimable_bytes: u64,
+    pub(super) state: SnapshotState,
+    pub(super) fact: &'a SnapshotFacts,
+}
+
+impl<'a> From<&'a SnapshotFacts> for Member<'a> {
+    fn from(fact: &'a SnapshotFacts) -> Self {
+        let SnapshotFacts { order_at, seq, created_at, reclaimable_bytes, state, .. } = *fact;
+        Self { order_at, seq, created_at, reclaimable_bytes, state, fact }
+    }
+}
 
 /// The snapshots that one policy took of one instance and that count, newest first.
 #[derive(Debug, Clone)]
 pub(super) struct Line<'a> {
-    pub(super) facts: Vec<&'a SnapshotFacts>,
+    pub(super) facts: Vec<&'a Member<'a>>,
     /// Where each stands in the calendar of the policy; empty if no rule asks for it.
     moments: Vec<Moment>,
     /// No clock stepped back: dates are in the order of the snapshots.
@@ -18,7 +36,7 @@ pub(super) struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    pub(super) fn new(facts: Vec<&'a SnapshotFacts>, keep: Option<&Keep>) -> Self {
+    pub(super) fn new(facts: Vec<&'a Member<'a>>, keep: Option<&Keep>) -> Self {
         let asks = |keep: &&Keep| !keep.buckets.is_empty() || !keep.within_buckets.is_empty();
         let moments =
             keep.filter(asks).map_or_else(Vec::new, |keep| facts.iter().map(|f| Moment::new(f.created_at, keep.timezone)).collect());
@@ -39,6 +57,17 @@ impl<'a> Line<'a> {
 
     fn bucket(&self, at: usize, unit: Granularity) -> Option<Bucket> {
         self.moments.get(at).map(|moment| moment.bucket(unit))
+    }
+
+    /// Whether the one before this place has the same bucket.
+    fn is_alike(&self, at: usize, unit: Granularity) -> bool {
+        let before = at.checked_sub(1).and_then(|before| self.moments.get(before));
+        before.zip(self.moments.get(at)).is_some_and(|(before, moment)| moment.is_alike(before, unit))
+    }
+
+    /// The bucket at this place, if it was not met before.
+    fn new_bucket(&self, at: usize, unit: Granularity, seen: &mut Seen) -> Option<Bucket> {
+        if self.is_alike(at, unit) { None } else { self.bucket(at, unit).filter(|bucket| seen.is_new(*bucket)) }
     }
 }
 
@@ -124,8 +153,8 @@ pub(super) fn claim<'k>(keep: &'k Keep, line: &Line<'_>, now: DateTime<Utc>, sin
 
 fn by_tags(tags: &[TagRule], line: &Line<'_>, cascade: bool, sink: &mut impl Sink) -> Option<usize> {
     for (at, fact) in line.facts.iter().enumerate() {
-        let tag = tags.iter().find(|tag| tag.matches(&fact.tags));
-        if (tag.is_some() || fact.tags_unread) && !(cascade && sink.is_claimed(at)) {
+        let tag = tags.iter().find(|tag| tag.matches(&fact.fact.tags));
+        if (tag.is_some() || fact.fact.tags_unread) && !(cascade && sink.is_claimed(at)) {
             let named = |tag: &TagRule| tag.value.as_ref().map_or_else(|| tag.key.clone(), |value| format!("{}={value}", tag.key));
             let reason = || Reason::new(Side::Keep, Rule::Tags);
             sink.claim(at, None, || tag.map_or_else(reason, |tag| reason().with(named(tag))));
@@ -166,7 +195,7 @@ fn buckets_by_age(
 ) -> Option<usize> {
     let mut seen = Seen::new(line.is_steady);
     for (at, fact) in line.facts.iter().enumerate() {
-        let Some(bucket) = line.bucket(at, unit).filter(|bucket| seen.is_new(*bucket)) else { continue };
+        let Some(bucket) = line.new_bucket(at, unit, &mut seen) else { continue };
         if age(fact.created_at, now) < span && !(cascade && sink.is_claimed(at)) {
             let until = fact.created_at.checked_add_signed(span);
             sink.claim(at, until, || Reason { bucket: Some(bucket), ..Reason::new(Side::Keep, Rule::WithinBucket(unit)) });
@@ -180,7 +209,7 @@ fn buckets((unit, n): (Granularity, u32), line: &Line<'_>, cascade: bool, sink: 
     let mut used = 0;
     let reason = |nth: u32, bucket| Reason { bucket, ..Reason::new(Side::Keep, Rule::Bucket(unit)).counted(nth, n) };
     for at in 0..line.facts.len() {
-        let Some(bucket) = line.bucket(at, unit).filter(|bucket| seen.is_new(*bucket)) else { continue };
+        let Some(bucket) = line.new_bucket(at, unit, &mut seen) else { continue };
         if cascade && sink.is_claimed(at) {
             continue;
         }
@@ -197,6 +226,18 @@ fn buckets((unit, n): (Granularity, u32), line: &Line<'_>, cascade: bool, sink: 
 }
 
 impl Ended<'_> {
+    /// Whether what [`Ended::passed`] says of the snapshot at this place it says of the one before too.
+    pub(super) fn passes_alike(&self, at: usize, line: &Line<'_>, now: DateTime<Utc>) -> bool {
+        let Some(before) = at.checked_sub(1) else { return false };
+        let is_used_up = |at| self.used_up_at.is_some_and(|end| at > end);
+        match self.step {
+            Step::Tags(_) | Step::Within(_) | Step::Last(_) => true,
+            Step::Bucket(..) if is_used_up(before) => true,
+            Step::Bucket(unit, _) => !is_used_up(at) && line.is_alike(at, unit),
+            Step::WithinBucket(..) => self.passed(at, line, now) == self.passed(before, line, now),
+        }
+    }
+
     /// Why the rule does not claim the snapshot at this place, which it does not.
     pub(super) fn passed(&self, at: usize, line: &Line<'_>, now: DateTime<Utc>) -> Reason {
         let pass = |rule| Reason::new(Side::Pass, rule);
@@ -236,7 +277,7 @@ impl Sink for Bare {
     }
 }
 
-/// Claims with their reasons.
+/// The claims on one snapshot, with their reasons.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Claim {
     pub(super) reasons: Vec<Reason>,
@@ -246,9 +287,14 @@ pub(super) struct Claim {
     pub(super) until: Option<DateTime<Utc>>,
 }
 
-impl Sink for Vec<Claim> {
+/// Of a long line only few are claimed: there is a value for those alone.
+#[derive(Debug)]
+pub(super) struct Claims(pub(super) Vec<Option<Box<Claim>>>);
+
+impl Sink for Claims {
     fn claim(&mut self, at: usize, until: Option<DateTime<Utc>>, reason: impl FnOnce() -> Reason) {
-        if let Some(claim) = self.get_mut(at) {
+        if let Some(claim) = self.0.get_mut(at) {
+            let claim = claim.get_or_insert_default();
             claim.is_lasting |= until.is_none();
             claim.until = claim.until.max(until);
             claim.reasons.push(reason());
@@ -256,6 +302,6 @@ impl Sink for Vec<Claim> {
     }
 
     fn is_claimed(&self, at: usize) -> bool {
-        self.get(at).is_some_and(|claim| !claim.reasons.is_empty())
+        self.0.get(at).is_some_and(Option::is_some)
     }
 }

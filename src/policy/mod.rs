@@ -4,6 +4,8 @@ pub mod bucket;
 pub mod cadence;
 pub mod cap;
 mod claims;
+#[cfg(test)]
+mod compose_tests;
 mod foresight;
 pub mod lapse;
 mod plan;
@@ -19,7 +21,7 @@ pub mod turns;
 mod window;
 mod zone;
 
-pub use plan::{Plan, PlanEntry, Reason, Rule, Side, Verdict};
+pub use plan::{Plan, PlanEntry, Reason, Reasons, Rule, Side, Verdict};
 pub use select::{Candidate, InstanceTags, Select, Selected};
 pub use slots::{Memo, Missed, OnEnable, Rhythm, Schedule};
 pub use times::Times;

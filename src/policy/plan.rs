@@ -7,6 +7,8 @@ use crate::ids::{HoldName, InstanceId, PolicyName, SnapshotId};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 /// What retention would do with every snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,7 +37,7 @@ pub struct PlanEntry {
     /// The verdict.
     pub verdict: Verdict,
     /// All reasons for it.
-    pub reasons: Vec<Reason>,
+    pub reasons: Reasons,
     /// Live and queued forks, by name.
     pub forks: Vec<String>,
     /// What its removal would free, bytes.
@@ -194,6 +196,31 @@ pub struct Reason {
     pub count: Option<(u32, u32)>,
     /// Names and numbers that belong to it.
     pub detail: Option<Box<str>>,
+}
+
+/// The reasons for a verdict. Those of neighbours are mostly the same, which they share.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reasons(Arc<Vec<Reason>>);
+
+impl From<Vec<Reason>> for Reasons {
+    fn from(reasons: Vec<Reason>) -> Self {
+        Self(Arc::new(reasons))
+    }
+}
+
+impl Deref for Reasons {
+    type Target = Vec<Reason>;
+
+    fn deref(&self) -> &Vec<Reason> {
+        &self.0
+    }
+}
+
+/// What is changed is shared no longer.
+impl DerefMut for Reasons {
+    fn deref_mut(&mut self) -> &mut Vec<Reason> {
+        Arc::make_mut(&mut self.0)
+    }
 }
 
 impl Reason {

@@ -11,7 +11,7 @@
 //! 7. What would go stays all the same, as `blocked`, while a fork, a queued fork, a hold or a reader needs it, or while
 //!    something about it cannot be told.
 
-use super::claims::Line;
+use super::claims::{Line, Member};
 use super::foresight;
 use super::plan::{Plan, PlanEntry, Reason, Rule, Side, Verdict};
 use super::rules::{Decided, Rules};
@@ -59,7 +59,7 @@ pub fn plan(facts: &[SnapshotFacts], around: &Circumstances<'_>, now: DateTime<U
         if around.pressure.is_some() {
             candidates.push(spare(&group, &decided, around, entries.len()));
         }
-        entries.extend(group.into_iter().zip(decided).map(|(fact, decided)| entry(fact, decided, around)));
+        entries.extend(group.into_iter().zip(decided).map(|(fact, decided)| entry((instance, policy), fact.fact, decided, around)));
     }
     if let Some(pressure) = &around.pressure {
         relieve(pressure, &candidates, &mut entries, now);
@@ -68,14 +68,14 @@ pub fn plan(facts: &[SnapshotFacts], around: &Circumstances<'_>, now: DateTime<U
 }
 
 /// What stays of a group so far, and may go where space is short: nothing needs it, and it is not one of the least.
-fn spare(group: &[&SnapshotFacts], decided: &[Decided], around: &Circumstances<'_>, first: usize) -> Vec<Candidate> {
+fn spare(group: &[Member<'_>], decided: &[Decided], around: &Circumstances<'_>, first: usize) -> Vec<Candidate> {
     let stays =
-        |(_, (fact, decided)): &(usize, (&&SnapshotFacts, &Decided))| !decided.remove || !blocks(fact, decided.by_age, around).is_empty();
-    let candidate = |(at, (fact, decided)): (usize, (&&SnapshotFacts, &Decided))| Candidate {
+        |(_, (fact, decided)): &(usize, (&Member<'_>, &Decided))| !decided.remove || !blocks(fact.fact, decided.by_age, around).is_empty();
+    let candidate = |(at, (fact, decided)): (usize, (&Member<'_>, &Decided))| Candidate {
         place: first + at,
         created_at: fact.created_at,
         bytes: fact.reclaimable_bytes,
-        is_spare: decided.is_spare && blocks(fact, false, around).is_empty(),
+        is_spare: decided.is_spare && blocks(fact.fact, false, around).is_empty(),
     };
     group.iter().zip(decided).enumerate().filter(stays).map(candidate).collect()
 }
@@ -96,23 +96,23 @@ fn relieve(pressure: &Pressure, groups: &[Vec<Candidate>], entries: &mut [PlanEn
 }
 
 /// The snapshots of each instance and policy, newest first.
-fn groups(facts: &[SnapshotFacts]) -> BTreeMap<Group<'_>, Vec<&SnapshotFacts>> {
-    let mut groups: BTreeMap<Group<'_>, Vec<&SnapshotFacts>> = BTreeMap::new();
+fn groups(facts: &[SnapshotFacts]) -> impl Iterator<Item = (Group<'_>, Vec<Member<'_>>)> {
+    let mut groups: BTreeMap<Group<'_>, Vec<Member<'_>>> = BTreeMap::new();
     // Neighbours are mostly of one group: each run of them is looked up once.
     for run in facts.chunk_by(|a, b| a.instance == b.instance && a.policy == b.policy) {
         if let Some(first) = run.first() {
-            groups.entry((&first.instance, first.policy.as_ref())).or_default().extend(run);
+            groups.entry((&first.instance, first.policy.as_ref())).or_default().extend(run.iter().map(Member::from));
         }
     }
-    for group in groups.values_mut() {
-        group.sort_by_key(|f| Reverse((f.order_at, f.seq)));
-    }
-    groups
+    groups.into_iter().map(|(key, mut group)| {
+        group.sort_by_key(|fact| Reverse((fact.order_at, fact.seq)));
+        (key, group)
+    })
 }
 
 /// Snapshots taken by hand, or by a policy that is no more, are nobody's to remove, but for those that were marked to go.
-fn decide_unruled(group: &[&SnapshotFacts], rule: Rule) -> Vec<Decided> {
-    let decide = |fact: &&SnapshotFacts| match fact.state {
+fn decide_unruled(group: &[Member<'_>], rule: Rule) -> Vec<Decided> {
+    let decide = |fact: &Member<'_>| match fact.state {
         SnapshotState::Expiring => Decided::remove(Rule::Expiring, false),
         _ => Decided::keep(rule),
     };
@@ -122,16 +122,16 @@ fn decide_unruled(group: &[&SnapshotFacts], rule: Rule) -> Vec<Decided> {
 /// Rules 1 to 5 for one group, newest first.
 fn decide(
     (policy, gone_since): (&Policy, Option<DateTime<Utc>>),
-    group: &[&SnapshotFacts],
+    group: &[Member<'_>],
     foresight: bool,
     now: DateTime<Utc>,
 ) -> Vec<Decided> {
-    let ready = group.iter().copied().filter(|fact| fact.state == SnapshotState::Ready).collect();
+    let ready = group.iter().filter(|fact| fact.state == SnapshotState::Ready).collect();
     let all = Line::new(ready, policy.retention.keep.as_ref());
     let rules = Rules { retention: &policy.retention, gone_since };
     let has_future = all.facts.iter().any(|fact| fact.created_at > now);
-    let line = if has_future { all.at(now) } else { all.clone() };
-    let mut ruled = rules.decide(&line, now).into_iter();
+    let past = has_future.then(|| all.at(now));
+    let mut ruled = rules.decide(past.as_ref().unwrap_or(&all), now);
     let mut decided: Vec<Decided> = group
         .iter()
         .map(|fact| match fact.state {
@@ -142,7 +142,7 @@ fn decide(
         })
         .collect();
     if foresight && (has_future || rules.lapses_move_others()) {
-        let is_ready = |fact: &SnapshotFacts| fact.state == SnapshotState::Ready;
+        let is_ready = |fact: &Member<'_>| fact.state == SnapshotState::Ready;
         let removed: Vec<bool> = group.iter().zip(&decided).filter(|(f, _)| is_ready(f)).map(|(_, d)| d.remove).collect();
         let mut changes = foresight::next_changes(&rules, &all, &removed, now).into_iter();
         for (_, decided) in group.iter().zip(&mut decided).filter(|(fact, _)| is_ready(fact)) {
@@ -153,21 +153,24 @@ fn decide(
 }
 
 /// Rule 7.
-fn entry(fact: &SnapshotFacts, decided: Decided, around: &Circumstances<'_>) -> PlanEntry {
+fn entry((instance, policy): Group<'_>, fact: &SnapshotFacts, decided: Decided, around: &Circumstances<'_>) -> PlanEntry {
     let mut reasons = decided.reasons;
     let mut verdict = Verdict::Keep;
     if decided.remove {
         let blocks = blocks(fact, decided.by_age, around);
-        verdict = if blocks.is_empty() { Verdict::Remove } else { Verdict::Blocked };
-        reasons.extend(blocks);
+        verdict = Verdict::Remove;
+        if !blocks.is_empty() {
+            verdict = Verdict::Blocked;
+            reasons.extend(blocks);
+        }
     }
     let mut forks: Vec<String> = fact.forks.iter().chain(&fact.queued).cloned().collect();
     forks.sort();
     forks.dedup();
     PlanEntry {
         snapshot_id: fact.id.clone(),
-        instance: fact.instance.clone(),
-        policy: fact.policy.clone(),
+        instance: instance.clone(),
+        policy: policy.cloned(),
         created_at: fact.created_at,
         holds: fact.holds.clone(),
         verdict,
@@ -196,14 +199,25 @@ fn blocks(fact: &SnapshotFacts, by_age: bool, around: &Circumstances<'_>) -> Vec
     blocks
 }
 
+/// How many bytes are hashed at once.
+const LINES: usize = 16 << 10;
+
 /// Equal for plans that do the same, whenever they were made: 16 hex digits over all that goes, or would but must stay.
 /// What is kept is left out: a snapshot that was taken since changes nothing of what a plan does, unless it pushes another out.
 fn hash(entries: &[PlanEntry]) -> String {
     let mut hasher = blake3::Hasher::new();
+    // The hasher is quick with much at once only.
+    let mut lines = Vec::with_capacity(LINES);
     for entry in entries.iter().filter(|entry| entry.verdict != Verdict::Keep) {
         let verdict: &[u8] = if entry.verdict == Verdict::Remove { b" remove\n" } else { b" blocked\n" };
-        hasher.update(entry.snapshot_id.as_str().as_bytes()).update(verdict);
+        lines.extend_from_slice(entry.snapshot_id.as_str().as_bytes());
+        lines.extend_from_slice(verdict);
+        if lines.len() > LINES - 64 {
+            hasher.update(&lines);
+            lines.clear();
+        }
     }
+    hasher.update(&lines);
     hasher.finalize().to_hex().chars().take(16).collect()
 }
 

@@ -1,7 +1,7 @@
 //! Rules 2 to 5 of `retention` for the snapshots that one policy took of one instance.
 
-use super::claims::{Bare, Claim, Ended, Line, age, claim};
-use super::plan::{Reason, Rule, Side};
+use super::claims::{Bare, Claim, Claims, Ended, Line, Sink as _, age, claim};
+use super::plan::{Reason, Reasons, Rule, Side};
 use super::{Counting, Keep, Retention};
 use chrono::{DateTime, Utc};
 
@@ -12,17 +12,17 @@ pub(super) struct Decided {
     pub(super) by_age: bool,
     /// Kept by what the policy wishes, not by what it must have: it may go where space is short.
     pub(super) is_spare: bool,
-    pub(super) reasons: Vec<Reason>,
+    pub(super) reasons: Reasons,
     pub(super) next_change_at: Option<DateTime<Utc>>,
 }
 
 impl Decided {
     pub(super) fn keep(rule: Rule) -> Self {
-        Self { remove: false, by_age: false, is_spare: false, reasons: vec![Reason::new(Side::Keep, rule)], next_change_at: None }
+        Self { remove: false, by_age: false, is_spare: false, reasons: vec![Reason::new(Side::Keep, rule)].into(), next_change_at: None }
     }
 
     pub(super) fn remove(rule: Rule, by_age: bool) -> Self {
-        Self { remove: true, by_age, is_spare: false, reasons: vec![Reason::new(Side::Remove, rule)], next_change_at: None }
+        Self { remove: true, by_age, is_spare: false, reasons: vec![Reason::new(Side::Remove, rule)].into(), next_change_at: None }
     }
 }
 
@@ -44,6 +44,13 @@ struct Judged {
     is_too_old: bool,
     is_in_min: bool,
     is_newest: bool,
+}
+
+/// What was said of the last one that no rule claims: before which place, and whether it was too old.
+#[derive(Debug, Default)]
+struct Unclaimed {
+    before: Option<(usize, bool)>,
+    reasons: Reasons,
 }
 
 impl Judged {
@@ -96,28 +103,29 @@ impl Rules<'_> {
         self.judge(line, claimed.into_iter(), now).map(|judged| judged.goes()).collect()
     }
 
-    pub(super) fn decide(&self, line: &Line<'_>, now: DateTime<Utc>) -> Vec<Decided> {
+    /// One after the other: a list of them all is as long again as the plan.
+    pub(super) fn decide<'l>(&'l self, line: &'l Line<'_>, now: DateTime<Utc>) -> Box<dyn Iterator<Item = Decided> + 'l> {
         if self.is_gone(now) {
             let decide = |at| if at < self.gone_min() { Decided::keep(Rule::GoneMin) } else { Decided::remove(Rule::GoneAfter, true) };
-            return (0..line.facts.len()).map(decide).collect();
+            return Box::new((0..line.facts.len()).map(decide));
         }
-        let mut claims = vec![Claim::default(); line.facts.len()];
+        let mut claims = Claims(vec![None; line.facts.len()]);
         let ended = match &self.retention.keep {
             Some(keep) => claim(keep, line, now, &mut claims),
             None => {
-                for claim in &mut claims {
-                    claim.is_lasting = true;
-                    claim.reasons.push(Reason::new(Side::Keep, Rule::Keep));
-                }
+                (0..line.facts.len()).for_each(|at| claims.claim(at, None, || Reason::new(Side::Keep, Rule::Keep)));
                 Vec::new()
             }
         };
-        let claimed: Vec<bool> = claims.iter().map(|claim| !claim.reasons.is_empty()).collect();
+        let claimed: Vec<bool> = claims.0.iter().map(Option::is_some).collect();
         let judged = self.judge(line, claimed.into_iter(), now);
-        let decide = |(at, (claim, judged)): (usize, (Claim, Judged))| {
-            if judged.goes() { self.removed((at, line), (&judged, claim), &ended, now) } else { self.kept((at, line), &judged, claim) }
+        let mut unclaimed = Unclaimed::default();
+        let decide = move |(at, (claim, judged)): (usize, (Option<Box<Claim>>, Judged))| match (judged.goes(), claim) {
+            (false, claim) => self.kept((at, line), &judged, claim.map(|claim| *claim).unwrap_or_default()),
+            (true, Some(claim)) => self.dropped(at, &judged, claim.reasons),
+            (true, None) => self.unclaimed((at, line), judged.is_too_old, (&ended, &mut unclaimed), now),
         };
-        claims.into_iter().zip(judged).enumerate().map(decide).collect()
+        Box::new(claims.0.into_iter().zip(judged).enumerate().map(decide))
     }
 
     /// Rules 3 and 4.
@@ -147,36 +155,44 @@ impl Rules<'_> {
         })
     }
 
-    fn removed(
-        &self,
-        (at, line): (usize, &Line<'_>),
-        (judged, claim): (&Judged, Claim),
-        ended: &[Ended<'_>],
-        now: DateTime<Utc>,
-    ) -> Decided {
+    /// One that a rule claims, and a limit drops.
+    fn dropped(&self, at: usize, judged: &Judged, claims: Vec<Reason>) -> Decided {
         let limit = &self.retention.limit;
-        let mut reasons = Vec::with_capacity(1 + ended.len());
+        let mut reasons = Vec::with_capacity(1 + claims.len());
         let against = |rule| Reason::new(Side::Remove, rule);
-        if !judged.is_claimed {
-            reasons.push(against(Rule::Keep));
-        }
         if judged.is_over_count {
             reasons.push(against(Rule::MaxCount).counted(judged.nth, limit.max_count.unwrap_or_default()));
         }
         if judged.is_over_bytes {
             reasons.push(against(Rule::MaxBytes).with(format!("{} bytes of {}", judged.bytes, limit.max_bytes.unwrap_or_default())));
         }
-        let mut by_age = !judged.is_claimed && self.retention.keep.as_ref().is_some_and(goes_by_age);
+        // By age alone, if nothing else speaks against it.
+        let by_age = reasons.is_empty();
         if judged.is_too_old {
-            // By age alone, if nothing else speaks against it.
-            by_age |= reasons.is_empty();
             reasons.push(against(Rule::MaxAge));
         }
-        if judged.is_claimed {
-            reasons.extend(claim.reasons.into_iter().filter(|reason| reason.rule != Rule::Keep));
-        } else {
-            reasons.extend(ended.iter().map(|ended| ended.passed(at, line, now)));
+        reasons.extend(claims.into_iter().filter(|reason| reason.rule != Rule::Keep));
+        self.removed(at, by_age, reasons.into())
+    }
+
+    /// One that no rule claims. Of a long line these are the most, and what is said of one mostly holds of the next.
+    fn unclaimed(
+        &self,
+        (at, line): (usize, &Line<'_>),
+        is_too_old: bool,
+        (ended, last): (&[Ended<'_>], &mut Unclaimed),
+        now: DateTime<Utc>,
+    ) -> Decided {
+        let is_alike = last.before == Some((at, is_too_old)) && ended.iter().all(|ended| ended.passes_alike(at, line, now));
+        if !is_alike {
+            let against = [Rule::Keep].into_iter().chain(is_too_old.then_some(Rule::MaxAge)).map(|rule| Reason::new(Side::Remove, rule));
+            last.reasons = against.chain(ended.iter().map(|ended| ended.passed(at, line, now))).collect::<Vec<_>>().into();
         }
+        last.before = Some((at + 1, is_too_old));
+        self.removed(at, self.retention.keep.as_ref().is_some_and(goes_by_age), last.reasons.clone())
+    }
+
+    fn removed(&self, at: usize, by_age: bool, reasons: Reasons) -> Decided {
         // Should it still be there then, it is one of those that stay.
         let next_change_at = self.gone_at().filter(|_| at < self.gone_min());
         Decided { remove: true, by_age, is_spare: false, reasons, next_change_at }
@@ -200,7 +216,7 @@ impl Rules<'_> {
             Some(gone_at) => goes_at.filter(|at| *at < gone_at).or((at >= self.gone_min()).then_some(gone_at)),
             None => goes_at,
         };
-        Decided { remove: false, by_age: false, is_spare: !is_protected && !self.keeps_all(), reasons, next_change_at }
+        Decided { remove: false, by_age: false, is_spare: !is_protected && !self.keeps_all(), reasons: reasons.into(), next_change_at }
     }
 }
 

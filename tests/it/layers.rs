@@ -37,7 +37,7 @@ fn rust_files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
+        if path.is_dir() && path.file_name().is_none_or(|name| name != "target") {
             found.extend(rust_files(&path));
         } else if path.extension().is_some_and(|ext| ext == "rs") {
             found.push(path);

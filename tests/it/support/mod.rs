@@ -12,6 +12,7 @@
 pub mod faulty;
 pub mod fixture;
 pub mod mounts;
+pub mod oracle;
 pub mod program;
 pub mod sweep;
 
