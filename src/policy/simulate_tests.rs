@@ -258,6 +258,13 @@ fn any_retention() -> impl Strategy<Value = Retention> {
     })
 }
 
+fn each(mut retention: Retention) -> Retention {
+    if let Some(keep) = &mut retention.keep {
+        keep.counting = Counting::Each;
+    }
+    retention
+}
+
 fn any_model(hours: i64) -> impl Strategy<Value = Model> {
     let forks =
         (0..9000_u32, 1..80_i64).prop_map(|(per_day_thousandths, life)| ModelForks { per_day_thousandths, life: TimeDelta::hours(life) });
@@ -383,9 +390,11 @@ fn before(states: &BTreeMap<DateTime<Utc>, State>, at: DateTime<Utc>) -> State {
 proptest! {
     #![proptest_config(ProptestConfig { cases: if std::env::var_os("FULL").is_some() { 600 } else { 64 }, ..ProptestConfig::default() })]
 
+    // In a cascade what goes is missed by the rules that reached over it, so that a plan right behind another may say other
+    // things of what forks block; the simulation sees that at its next look.
     #[test]
     fn skipping_the_moments_at_which_nothing_changes_is_the_same_as_planning_at_each(
-        retention in any_retention(), schedule in any_schedule(), model in any_model(24 * 8),
+        retention in any_retention().prop_map(each), schedule in any_schedule(), model in any_model(24 * 8),
     ) {
         let policy = policy(retention);
         let (smart, naive) = (states(&policy, &schedule, &model, 1), naive(&policy, &schedule, &model));
