@@ -110,7 +110,7 @@ pub(in crate::cli) fn pruned(report: &PruneReport) -> String {
         (0, _) => String::new(),
         (_, 0) => format!(" ({} free)", size(report.freed_bytes)),
         (_, grace) => {
-            format!(" ({} free when their {} in the trash are over)", size(report.freed_bytes), show_duration(Duration::from_secs(grace)))
+            format!(" ({} free once their {} in the trash is over)", size(report.freed_bytes), show_duration(Duration::from_secs(grace)))
         }
     };
     text.push_str(&format!("{removed} removed{freed}, {blocked} blocked, {failed} failed\n"));
