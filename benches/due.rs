@@ -18,8 +18,8 @@ use snapkeep::clock::{Clock, ManualClock};
 use snapkeep::config::parse;
 use snapkeep::event::{Collected, Events};
 use snapkeep::ids::InstanceId;
-use snapkeep::policy::Policy;
 use snapkeep::policy::cadence::{Due, LedgerEntry, due};
+use snapkeep::policy::{Candidate, InstanceTags, Policy};
 use snapkeep::schedule::{Schedules, Turn};
 use snapkeep::store::fs::Fs;
 use snapkeep::store::{OpenOptions, Store};
@@ -116,6 +116,8 @@ fn pure(policies: &[Policy], instances: &[(InstanceId, bool)], start: DateTime<U
 /// A tick over a real ledger: matching, presence, what is due, whose turn it is.
 fn ticks(policies: &[Policy], mut instances: Vec<(InstanceId, bool)>, start: DateTime<Utc>, rounds: usize) {
     instances.sort();
+    let candidate = |(instance, is_fork)| Candidate { instance, is_fork, tags: InstanceTags::default() };
+    let instances: Vec<Candidate> = instances.into_iter().map(candidate).collect();
     let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let (store, vms) = (dir.path().join("store"), dir.path().join("vms"));
     [&store, &vms].iter().for_each(|path| std::fs::create_dir(path).unwrap());

@@ -312,11 +312,7 @@ fn naive(policy: &Policy, schedule: &Schedule, model: &Model) -> BTreeMap<DateTi
     let mut slots = Vec::new();
     let mut slot = model.from - TimeDelta::milliseconds(1);
     while let Some(next) = schedule.slot_after(slot).filter(|next| *next < model.to) {
-        if !chance.is_missed(slots.len() as u64, model.missed_per_million) {
-            slots.push((next, true));
-        } else {
-            slots.push((next, false));
-        }
+        slots.push((next, !chance.is_missed(slots.len() as u64, model.missed_per_million)));
         slot = next;
     }
     let ticks = (0..).map(|n| model.from + TimeDelta::minutes(10) * n).take_while(|t| *t < model.to);

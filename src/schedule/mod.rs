@@ -52,12 +52,15 @@ struct Matched {
     instances: Vec<Candidate>,
     /// The places of all instances, by their names.
     all: Arc<[usize]>,
-    /// The places of those that each policy may be for, by their names; and whether that hangs on tags that cannot be told.
-    of_policy: Vec<Arc<[(usize, bool)]>>,
+    /// Those that each policy may be for.
+    of_policy: Vec<Places>,
 }
 
+/// Places of instances, by their names; and whether a policy is for them hangs on tags that cannot be told.
+type Places = Arc<[(usize, bool)]>;
+
 impl Matched {
-    fn of(&mut self, policies: &[Policy], instances: &[Candidate]) -> (Arc<[usize]>, Vec<Arc<[(usize, bool)]>>) {
+    fn of(&mut self, policies: &[Policy], instances: &[Candidate]) -> (Arc<[usize]>, Vec<Places>) {
         let here = (policies.as_ptr().addr(), policies.len());
         if self.policies != here || self.instances != instances {
             self.policies = here;
@@ -71,7 +74,7 @@ impl Matched {
     }
 }
 
-fn matching(policy: &Policy, all: &[(usize, &Candidate)]) -> Arc<[(usize, bool)]> {
+fn matching(policy: &Policy, all: &[(usize, &Candidate)]) -> Places {
     let selected = |(place, candidate): &(usize, &Candidate)| match policy.select.selects(candidate) {
         Selected::Yes => Some((*place, false)),
         Selected::Unknown => Some((*place, true)),
