@@ -1,5 +1,6 @@
 //! Identifiers: one validated newtype each, one parser each. Nothing here touches the disk or the clock.
 
+use arrayvec::ArrayString;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -17,13 +18,37 @@ pub struct IdError {
     pub why: &'static str,
 }
 
+/// What holds the characters of an identifier that has been checked.
+trait Text {
+    fn of(text: &str) -> Self;
+}
+
+/// Shared: it is made once, and cloned into every plan, view and event.
+impl Text for Arc<str> {
+    fn of(text: &str) -> Self {
+        text.into()
+    }
+}
+
+/// In place: there are many of them, and a plan that looks at all must not follow a pointer for each.
+impl Text for ArrayString<SNAPSHOT_ID> {
+    fn of(text: &str) -> Self {
+        Self::from(text).unwrap_or_default()
+    }
+}
+
+/// The length of a snapshot id.
+const SNAPSHOT_ID: usize = 24;
+
 macro_rules! id_newtype {
     ($(#[$meta:meta])* $name:ident, $kind:literal, $check:path) => {
+        id_newtype!($(#[$meta])* $name, $kind, $check, Arc<str>);
+    };
+    ($(#[$meta:meta])* $name:ident, $kind:literal, $check:path, $text:ty) => {
         $(#[$meta])*
-        // Shared: it is made once, and cloned into every plan, view and event.
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(Arc<str>);
+        pub struct $name($text);
 
         impl $name {
             /// Parses and validates.
@@ -32,7 +57,7 @@ macro_rules! id_newtype {
             /// [`IdError`] with the rule that the text breaks.
             pub fn parse(text: &str) -> Result<Self, IdError> {
                 match $check(text) {
-                    Ok(()) => Ok(Self(text.into())),
+                    Ok(()) => Ok(Self(<$text>::of(text))),
                     Err(why) => Err(IdError { kind: $kind, text: text.to_owned(), why }),
                 }
             }
@@ -63,7 +88,7 @@ macro_rules! id_newtype {
         }
         impl From<$name> for String {
             fn from(id: $name) -> String {
-                id.0.as_ref().to_owned()
+                id.as_str().to_owned()
             }
         }
         impl AsRef<str> for $name {
@@ -85,7 +110,7 @@ id_newtype!(
 );
 id_newtype!(
     /// `YYYYMMDD-HHMMSS-` and eight characters of lower-case base 32: sorts by time, never repeats.
-    SnapshotId, "snapshot id", check_snapshot_id
+    SnapshotId, "snapshot id", check_snapshot_id, ArrayString<SNAPSHOT_ID>
 );
 id_newtype!(
     /// A fork's identity, and that of the request which makes it: `f` and sixteen characters of base 32.
@@ -176,7 +201,7 @@ impl SnapshotId {
     /// A new id for a snapshot made at `now`; random, so that two of one second differ.
     #[must_use]
     pub fn generate(now: DateTime<Utc>) -> Self {
-        Self(format!("{}-{}", now.format("%Y%m%d-%H%M%S"), random_base32(8)).into())
+        Self(ArrayString::of(&format!("{}-{}", now.format("%Y%m%d-%H%M%S"), random_base32(8))))
     }
 }
 
