@@ -1,10 +1,7 @@
 //! How rules compose: every pair of them on one small history, as docs/retention.md explains it.
 
 use super::retention::{Circumstances, plan};
-use super::{
-    Counting, Gone, Granularity, Keep, KindRule, Limit, Plan, Policy, Retention, Retry, Select, SnapshotFacts, SnapshotState, TagRule,
-    Verdict, WhenReferenced,
-};
+use super::{Counting, Gone, Granularity, Keep, Limit, Plan, Policy, Retention, SnapshotFacts, SnapshotState, TagRule, Verdict};
 use crate::ids::{InstanceId, PolicyName, SnapshotId};
 use chrono::{DateTime, TimeDelta, TimeZone as _, Utc};
 use std::collections::BTreeMap;
@@ -123,17 +120,7 @@ fn left(rules: &[&str], counting: Counting) -> String {
 }
 
 fn planned(facts: &[SnapshotFacts], retention: Retention) -> Plan {
-    let policy = Policy {
-        name: golden(),
-        select: Select::default(),
-        schedule: None,
-        retention,
-        name_prefix: None,
-        tags: BTreeMap::new(),
-        retry: Retry { attempts: 1, backoff: TimeDelta::zero() },
-        kind: KindRule::Auto,
-        when_referenced: WhenReferenced::Keep,
-    };
+    let policy = Policy::new(golden(), retention);
     let around = Circumstances {
         policies: &[policy],
         gone_since: &BTreeMap::from([((golden(), web()), now() - TimeDelta::hours(2))]),

@@ -55,6 +55,25 @@ pub struct Policy {
     pub when_referenced: WhenReferenced,
 }
 
+impl Policy {
+    /// A policy that keeps what this says, and for the rest is what the config says of one with nothing else in it: for no
+    /// instance, without a schedule.
+    #[must_use]
+    pub fn new(name: PolicyName, retention: Retention) -> Self {
+        Self {
+            name,
+            select: Select::default(),
+            schedule: None,
+            retention,
+            name_prefix: None,
+            tags: BTreeMap::new(),
+            retry: Retry { attempts: 1, backoff: TimeDelta::minutes(1) },
+            kind: KindRule::Auto,
+            when_referenced: WhenReferenced::Keep,
+        }
+    }
+}
+
 /// What becomes of a snapshot that retention would remove while forks need it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]

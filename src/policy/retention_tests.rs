@@ -3,7 +3,7 @@
 use super::*;
 use crate::ids::{HoldName, SnapshotId};
 use crate::policy::claims::age;
-use crate::policy::{Gone, Granularity, KindRule, Limit, Retention, Retry, Select, TagRule};
+use crate::policy::{Gone, Granularity, Limit, Retention, TagRule};
 use crate::policy::{Keep, SnapshotFacts};
 use chrono::{TimeDelta, TimeZone as _};
 
@@ -32,17 +32,7 @@ pub(super) fn golden() -> PolicyName {
 }
 
 pub(super) fn policy(retention: Retention) -> Policy {
-    Policy {
-        name: golden(),
-        select: Select::default(),
-        schedule: None,
-        retention,
-        name_prefix: None,
-        tags: BTreeMap::new(),
-        retry: Retry { attempts: 1, backoff: TimeDelta::zero() },
-        kind: KindRule::Auto,
-        when_referenced: crate::policy::WhenReferenced::Keep,
-    }
+    Policy::new(golden(), retention)
 }
 
 /// A ready snapshot of `golden`, so many seconds old.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::ids::{InstanceId, PolicyName, SnapshotId};
 use crate::policy::retention::{self, Circumstances};
-use crate::policy::{Gone, Granularity, KindRule, Retry, Rhythm, Select, SnapshotFacts, Verdict};
+use crate::policy::{Gone, Granularity, Rhythm, SnapshotFacts, Verdict};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,17 +16,7 @@ fn from() -> DateTime<Utc> {
 }
 
 fn policy(retention: Retention) -> Policy {
-    Policy {
-        name: PolicyName::parse("golden").unwrap(),
-        select: Select::default(),
-        schedule: None,
-        retention,
-        name_prefix: None,
-        tags: BTreeMap::new(),
-        retry: Retry { attempts: 1, backoff: TimeDelta::zero() },
-        kind: KindRule::Auto,
-        when_referenced: crate::policy::WhenReferenced::Keep,
-    }
+    Policy::new(PolicyName::parse("golden").unwrap(), retention)
 }
 
 fn every(minutes: i64) -> Schedule {

@@ -6,16 +6,14 @@
 //! monthly 24, yearly 10. Ours says why of every snapshot, the peer of those that are kept. Times are medians of the time
 //! on a processor (what else runs on the machine does not count); making the input and dropping the output are left out.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use nix::time::{ClockId, clock_gettime};
 use rustic_core::KeepOptions;
 use rustic_core::jiff::{Timestamp, tz::TimeZone};
 use rustic_core::repofile::SnapshotFile;
 use snapkeep::ids::{InstanceId, PolicyName, SnapshotId};
 use snapkeep::policy::retention::{Circumstances, plan};
-use snapkeep::policy::{
-    Granularity, Keep, KindRule, Limit, Policy, Retention, Retry, Select, SnapshotFacts, SnapshotState, Verdict, WhenReferenced,
-};
+use snapkeep::policy::{Granularity, Keep, Limit, Policy, Retention, SnapshotFacts, SnapshotState, Verdict};
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::Duration;
@@ -96,17 +94,7 @@ fn fact(n: usize, at: i64) -> SnapshotFacts {
 
 fn policy() -> Policy {
     let keep = Keep { last: LAST, buckets: COUNTS.to_vec(), ..Keep::default() };
-    Policy {
-        name: PolicyName::parse("golden").expect("a valid name"),
-        select: Select::default(),
-        schedule: None,
-        retention: Retention { keep: Some(keep), limit: Limit { min: 1, ..Limit::default() }, gone: None },
-        name_prefix: None,
-        tags: BTreeMap::new(),
-        retry: Retry { attempts: 1, backoff: TimeDelta::zero() },
-        kind: KindRule::Auto,
-        when_referenced: WhenReferenced::Keep,
-    }
+    Policy::new(PolicyName::parse("golden").expect("a valid name"), Retention { keep: Some(keep), limit: Limit { min: 1, ..Limit::default() }, gone: None })
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {

@@ -6,10 +6,7 @@ use chrono::{DateTime, NaiveDateTime, Offset as _, TimeDelta, TimeZone as _, Utc
 use chrono_tz::Tz;
 use snapkeep::ids::{InstanceId, PolicyName, SnapshotId};
 use snapkeep::policy::retention::{Circumstances, plan};
-use snapkeep::policy::{
-    Granularity, Keep, KindRule, Limit, Policy, Retention, Retry, Rule, Select, Side, SnapshotFacts, SnapshotState, TagRule, Verdict,
-    WhenReferenced,
-};
+use snapkeep::policy::{Granularity, Keep, Limit, Policy, Retention, Rule, Side, SnapshotFacts, SnapshotState, TagRule, Verdict};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -219,17 +216,7 @@ impl Question {
 }
 
 fn policy(retention: Retention) -> Policy {
-    Policy {
-        name: PolicyName::parse("p").unwrap(),
-        select: Select::default(),
-        schedule: None,
-        retention,
-        name_prefix: None,
-        tags: BTreeMap::new(),
-        retry: Retry { attempts: 1, backoff: TimeDelta::zero() },
-        kind: KindRule::Auto,
-        when_referenced: WhenReferenced::Keep,
-    }
+    Policy::new(PolicyName::parse("p").unwrap(), retention)
 }
 
 fn fact(stamp: &Stamp) -> SnapshotFacts {

@@ -3,25 +3,17 @@
 use super::*;
 use crate::ids::{InstanceId, PolicyName};
 use crate::policy::simulate::{Model, ModelBytes, ModelForks, simulate};
-use crate::policy::{Granularity, Keep, KindRule, Limit, Policy, Retention, Retry, Rhythm, Schedule, Select, WhenReferenced};
+use crate::policy::{Granularity, Keep, Limit, Policy, Retention, Rhythm, Schedule};
 use chrono::TimeDelta;
-use std::collections::BTreeMap;
 
 fn policy() -> Policy {
     use Granularity::{Daily, Hourly, Minutely, Monthly, Quarterly, Weekly, Yearly};
     let buckets = vec![(Minutely, 5), (Hourly, 24), (Daily, 7), (Weekly, 5), (Monthly, 12), (Quarterly, 6), (Yearly, 10)];
     let keep = Keep { last: 3, within: Some(TimeDelta::hours(30)), buckets, ..Keep::default() };
-    Policy {
-        name: PolicyName::parse("a-policy-whose-name-is-as-long-as-people-sometimes-have-it").unwrap(),
-        select: Select::default(),
-        schedule: None,
-        retention: Retention { keep: Some(keep), limit: Limit { min: 1, ..Limit::default() }, gone: None },
-        name_prefix: None,
-        tags: BTreeMap::new(),
-        retry: Retry { attempts: 1, backoff: TimeDelta::zero() },
-        kind: KindRule::Auto,
-        when_referenced: WhenReferenced::Keep,
-    }
+    Policy::new(
+        PolicyName::parse("a-policy-whose-name-is-as-long-as-people-sometimes-have-it").unwrap(),
+        Retention { keep: Some(keep), limit: Limit { min: 1, ..Limit::default() }, gone: None },
+    )
 }
 
 fn simulated(from: &str, days: i64, every_hours: i64, size: Option<u64>, forks: bool) -> Simulation {
