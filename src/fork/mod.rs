@@ -113,6 +113,8 @@ pub struct Forks {
     scans: Mutex<ScanCache>,
     noted: Mutex<BTreeSet<(SnapshotId, String)>>,
     last_scan: RwLock<Arc<Scan>>,
+    /// Whether the root was read since the start.
+    has_scanned: std::sync::atomic::AtomicBool,
     root_was_lost: std::sync::atomic::AtomicBool,
     fell_back: std::sync::atomic::AtomicU64,
     /// Held for reading by each burst, for writing by a recovery.
@@ -174,6 +176,7 @@ impl Forks {
             scans: Mutex::default(),
             noted: Mutex::default(),
             last_scan: RwLock::default(),
+            has_scanned: std::sync::atomic::AtomicBool::new(false),
             root_was_lost: std::sync::atomic::AtomicBool::new(false),
             fell_back: std::sync::atomic::AtomicU64::new(0),
             bursts: RwLock::new(()),

@@ -325,7 +325,14 @@ impl Forks {
         let mut cache = self.scans.lock().unwrap_or_else(PoisonError::into_inner);
         let scan = Arc::new(instances::scan(&self.store.fs, &self.store.layout, &mut cache)?);
         *self.last_scan.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&scan);
+        self.has_scanned.store(true, Ordering::SeqCst);
         Ok(scan)
+    }
+
+    /// Whether the root was read since the start: before that nothing is known of it, and nothing is known to be gone.
+    #[must_use]
+    pub fn has_scanned(&self) -> bool {
+        self.has_scanned.load(Ordering::SeqCst)
     }
 
     /// What the last scan found.

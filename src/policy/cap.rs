@@ -24,13 +24,16 @@ pub struct Capped {
 
 impl Caps {
     /// The removals of a plan that may be carried out now, the oldest first; and what cut them short, if something did.
+    /// `gone` snapshots went in the same run, by earlier plans.
     #[must_use]
-    pub fn apply<'p>(&self, plan: &'p Plan) -> (Vec<&'p PlanEntry>, Option<Capped>) {
+    pub fn apply<'p>(&self, plan: &'p Plan, gone: usize) -> (Vec<&'p PlanEntry>, Option<Capped>) {
         let mut removals: Vec<&PlanEntry> = plan.entries.iter().filter(|entry| entry.verdict == Verdict::Remove).collect();
         let wanted = removals.len();
-        let fraction = |parts: u64| usize::try_from(plan.entries.len() as u128 * u128::from(parts) / 10_000).unwrap_or(usize::MAX).max(1);
+        let all = (plan.entries.len() + gone) as u128;
+        let fraction = |parts: u64| usize::try_from(all * u128::from(parts) / 10_000).unwrap_or(usize::MAX).max(1);
         let caps = [("max_removals", self.max_removals.map(|n| n as usize)), ("max_fraction", self.max_fraction.map(fraction))];
-        let tightest = caps.into_iter().filter_map(|(by, allowed)| Some((by, allowed?))).min_by_key(|(_, allowed)| *allowed);
+        let tightest =
+            caps.into_iter().filter_map(|(by, allowed)| Some((by, allowed?.saturating_sub(gone)))).min_by_key(|(_, allowed)| *allowed);
         let Some((by, allowed)) = tightest.filter(|(_, allowed)| *allowed < wanted) else { return (removals, None) };
         removals.sort_by(|a, b| (a.created_at, &a.snapshot_id).cmp(&(b.created_at, &b.snapshot_id)));
         removals.truncate(allowed);
@@ -64,6 +67,15 @@ mod tests {
         Plan { entries: verdicts.iter().enumerate().map(entry).collect(), ..Plan::default() }
     }
 
+    #[test]
+    fn what_went_in_the_same_run_counts() {
+        let plan = plan(&[(1, Verdict::Remove); 5]);
+        let caps = Caps { max_removals: Some(3), max_fraction: None };
+        assert_eq!([0, 2, 3, 9].map(|gone| caps.apply(&plan, gone).0.len()), [3, 1, 0, 0]);
+        let half = Caps { max_removals: None, max_fraction: Some(5000) };
+        assert_eq!([0, 1, 3, 5].map(|gone| half.apply(&plan, gone).0.len()), [2, 2, 1, 0], "of those that were there");
+    }
+
     proptest! {
         #[test]
         fn no_more_go_than_either_cap_allows_and_the_oldest_go_first(
@@ -71,7 +83,7 @@ mod tests {
             max_removals in prop::option::of(1..30u32), max_fraction in prop::option::of(1..10_000u64),
         ) {
             let plan = plan(&verdicts);
-            let (go, capped) = Caps { max_removals, max_fraction }.apply(&plan);
+            let (go, capped) = Caps { max_removals, max_fraction }.apply(&plan, 0);
             let wanted: Vec<_> = plan.entries.iter().filter(|e| e.verdict == Verdict::Remove).collect();
             prop_assert!(go.iter().all(|entry| entry.verdict == Verdict::Remove));
             prop_assert!(max_removals.is_none_or(|max| go.len() <= max as usize));

@@ -76,7 +76,7 @@ impl Worker {
 
     fn due_jobs_of(&self, only: Option<&BTreeSet<Pair>>) -> Vec<Job> {
         let config = self.config();
-        let proven = self.store.prove_root().is_ok();
+        let proven = self.store.prove_root().is_ok() && self.forks.has_scanned();
         let instances = if proven { self.candidates(false) } else { Arc::default() };
         let turn = Turn { max_running: config.max_running, only };
         self.schedules.tick(&config.policies, proven.then_some(&instances), turn, self.store.clock.now())

@@ -2,10 +2,12 @@
 
 use super::backend::Answer;
 use super::problem::{Problem, ProblemKind};
+use super::verify::verify_one;
 use super::{Worker, problem_of_store};
 use crate::config::Config;
 use crate::event::Event;
 use crate::ids::{InstanceId, PolicyName, SnapshotId, SnapshotName};
+use crate::policy::SnapshotState;
 use crate::snapshot::import::stamp::Stamps;
 use crate::snapshot::import::{
     Candidate, Entered, Errand, Fate, Pending, Survey, Way, finish_asides, finish_pending, survey, take_in, take_known_away,
@@ -270,11 +272,21 @@ impl Worker {
         Ok(view)
     }
 
+    /// Whether a snapshot can stand for a directory that is to go: ready, and every digest of it right.
+    fn is_sound(&self, id: &SnapshotId, how: How<'_>) -> bool {
+        let is_ready = self.store.known(id).is_ok_and(|known| known.state() == SnapshotState::Ready);
+        is_ready && !verify_one(&self.store.fs, &self.store.layout, id, how.flow).findings.iter().any(|f| f.severity == "error")
+    }
+
     fn import_one(&self, dir: &Path, candidate: &Candidate, entry: ImportedView, errand: &Errand, how: How<'_>) -> (ImportedView, bool) {
         let began = self.store.clock.now();
         match &candidate.fate {
             Fate::Left(_) => (entry, false),
             Fate::Known(_) if !errand.take_away => (entry, false),
+            Fate::Known(id) if !self.is_sound(id, how) => {
+                let why = format!("the directory is still there: snapshot {id} is not whole; see `snapkeep verify`");
+                (ImportedView { why: Some(why), ..entry }, false)
+            }
             Fate::Known(id) => match take_known_away(&self.store, dir, candidate, id, how) {
                 Ok(stays) => (ImportedView { why: stays.map(|why| format!("the directory is still there: {why}")), ..entry }, false),
                 Err(e) => (entry.failed(e.to_string()), e.is_cancelled()),

@@ -12,6 +12,7 @@ use crate::policy::retention::{self, Circumstances};
 use crate::policy::space::Pressure;
 use crate::policy::{Plan, SnapshotFacts};
 use crate::reclaim::fork_names;
+use crate::schedule::Pair;
 use crate::store::Known;
 use chrono::{DateTime, Utc};
 use std::borrow::Cow;
@@ -75,6 +76,14 @@ pub(super) fn pressure(sight: &dyn Sight, config: &Config) -> Option<Pressure> {
     (used > share(fill.above)).then(|| Pressure { used, size: space.size, until, coming: trashed::bytes(sight), least })
 }
 
+/// Since when instances are gone: those that the ledger says so of, and of whose name nothing is there now, of whatever kind.
+/// The ledger may not have been written since one came back, and what takes its last snapshots must not go by hearsay.
+fn gone_since(sight: &dyn Sight) -> BTreeMap<Pair, DateTime<Utc>> {
+    let store = sight.store();
+    let is_away = |pair: &Pair| matches!(store.fs.stat_if_there(&store.layout.instance(&pair.1)), Ok(None));
+    sight.ledger().into_iter().filter_map(|(pair, entry)| Some((pair, entry.gone_since?))).filter(|(pair, _)| is_away(pair)).collect()
+}
+
 /// A plan for these policies only, or for all; as of `at`, or of now, and then with an eye on the file system.
 pub(super) fn plan(
     sight: &dyn Sight,
@@ -102,7 +111,7 @@ pub(super) fn plan(
     for fact in facts.iter_mut().filter(|fact| purpose == Purpose::Shown || pressure.is_some() || counts_bytes(fact)) {
         fact.reclaimable_bytes = sight.store().reclaimable_bytes(&fact.id, LISTED).unwrap_or(0);
     }
-    let gone_since: BTreeMap<_, _> = sight.ledger().into_iter().filter_map(|(pair, entry)| Some((pair, entry.gone_since?))).collect();
+    let gone_since = gone_since(sight);
     let around = Circumstances {
         policies: &config.policies,
         gone_since: &gone_since,

@@ -34,16 +34,22 @@ impl Worker {
     }
 
     /// Prunes; where the file system is too full, again and again until it is not, or nothing more may go: what several
-    /// snapshots share comes free with the last of them, so it must be measured again after each round.
+    /// snapshots share comes free with the last of them, so it must be measured again after each round. It ends as well when
+    /// a round frees much less than was measured, for then somebody holds the blocks, and more removals would free no more.
     pub(super) fn prune_by(&self, body: &PruneBody, who: For) -> Answer<PruneReport> {
         let _one = self.pruning.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut report, mut went_for_space) = self.prune_round(body, who)?;
+        let mut used = self.used();
+        let (mut report, mut for_space) = self.prune_round(body, who, 0)?;
         let again = PruneBody { hash: None, ..body.clone() };
-        while went_for_space && body.hash.is_none() && report.left == 0 && !self.stopping.load(Ordering::SeqCst) {
+        while for_space > 0 && body.hash.is_none() && report.left == 0 && !self.stopping.load(Ordering::SeqCst) {
             self.sweep()?;
             self.settle();
-            let (round, went) = self.prune_round(&again, who)?;
-            went_for_space = went;
+            let before = std::mem::replace(&mut used, self.used());
+            if before.saturating_sub(used) < for_space / 2 {
+                break;
+            }
+            let (round, went) = self.prune_round(&again, who, report.removed.len())?;
+            for_space = went;
             report.removed.extend(round.removed);
             report.freed_bytes += round.freed_bytes;
             (report.blocked, report.failed, report.left) = (round.blocked, round.failed, round.left);
@@ -52,8 +58,14 @@ impl Worker {
         Ok(report)
     }
 
-    /// One plan, carried out; and whether something went because space is short.
-    fn prune_round(&self, body: &PruneBody, who: For) -> Answer<(PruneReport, bool)> {
+    /// Bytes of the store's file system that are used; 0 if that cannot be told.
+    fn used(&self) -> u64 {
+        self.store.fs.space(self.store.layout.store()).map_or(0, |space| space.size.saturating_sub(space.free))
+    }
+
+    /// One plan, carried out, after `gone` removals of the same run; and how many bytes went because space is short, as
+    /// measured.
+    fn prune_round(&self, body: &PruneBody, who: For, gone: usize) -> Answer<(PruneReport, u64)> {
         self.look_at_root();
         let plan = planning::plan(self, &self.config(), &body.policies, None, Purpose::Done)?;
         if let Some(wanted) = body.hash.as_ref().filter(|wanted| **wanted != plan.hash) {
@@ -65,12 +77,14 @@ impl Worker {
         let mut report = PruneReport { hash: plan.hash.clone(), grace_seconds, ..PruneReport::default() };
         // A plan that somebody has looked at is done as it is.
         let caps = if body.hash.is_some() { Caps::default() } else { self.config().caps };
-        let (removals, capped) = caps.apply(&plan);
-        let mut went_for_space = false;
+        let (removals, capped) = caps.apply(&plan, gone);
+        let mut for_space = 0_u64;
         for entry in removals {
             let removed = report.removed.len();
             self.carry_out(entry, who, &mut report);
-            went_for_space |= report.removed.len() > removed && entry.rules(Side::Remove).any(|rule| rule == Rule::Space);
+            if report.removed.len() > removed && entry.rules(Side::Remove).any(|rule| rule == Rule::Space) {
+                for_space = for_space.saturating_add(entry.reclaimable_bytes);
+            }
         }
         if let Some(capped) = capped {
             self.report_capped(&plan, capped, &mut report);
@@ -79,7 +93,7 @@ impl Worker {
         report.blocked.extend(blocked.map(blocked_view));
         self.report_blocked(&report.blocked);
         self.note_pinned(&plan);
-        Ok((report, went_for_space))
+        Ok((report, for_space))
     }
 
     /// Has the file system count what was unlinked: some free it only when they commit.

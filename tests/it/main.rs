@@ -20,6 +20,7 @@ mod next_slots;
 mod oracle_borg;
 mod oracle_calendar;
 mod oracle_restic;
+mod others;
 mod pairs;
 mod planning;
 mod powercut;

@@ -93,7 +93,11 @@ fn judge(
         return left("its name begins with a dot", None);
     }
     let path = dir.join(name);
-    if [store.layout.store(), store.layout.instances()].iter().any(|ours| ours.starts_with(&path)) {
+    let is_ours = |ours: &Path| {
+        let real = store.fs.canonical(ours).unwrap_or_else(|_| ours.to_owned());
+        ours.starts_with(&path) || real.starts_with(&path) || store.fs.stat(ours).is_ok_and(|found| found.file_id == meta.file_id)
+    };
+    if is_ours(store.layout.store()) || is_ours(store.layout.instances()) {
         return left("the store or the instances root is in it", None);
     }
     let (at, from) = match stamps.read(&text) {

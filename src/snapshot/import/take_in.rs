@@ -1,7 +1,7 @@
 //! One directory on its way to being a snapshot.
 
 use super::survey::Candidate;
-use super::ways::{ASIDE, Moved, Theirs, finish, move_in, remove_aside, take_away};
+use super::ways::{ASIDE, Moved, Theirs, finish, is_remainder, move_in, not_its_own, remove_aside, take_away};
 use crate::driver::{Driver, DriverError, Quiesced};
 use crate::ids::{InstanceId, PolicyName, SnapshotId};
 use crate::policy::KindRule;
@@ -12,7 +12,7 @@ use crate::snapshot::space::shortage_for;
 use crate::snapshot::take::{Drawn, How, Origin, TakeError, Wanted, build, choose_name, draw_up};
 use crate::store::fs::FsError;
 use crate::store::layout::Layout;
-use crate::store::manifest::{Imported, Manifest, TextPath};
+use crate::store::manifest::{Imported, Manifest, Node, TextPath};
 use crate::store::{Store, StoreError, Summary};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -198,7 +198,7 @@ fn moved(
         Err(CopyError::Io(_) | CopyError::Changing { .. }) => return Ok(None),
         Err(e) => return Err(e.into()),
     };
-    if !can_move(store, &stock)? {
+    if !can_move(store, &stock)? || not_its_own(store, theirs.path, &stock.found)?.is_some() {
         return Ok(None);
     }
     hash_tree(&store.fs, theirs.path, &mut stock.tree.entries, how.flow)?;
@@ -241,6 +241,17 @@ pub fn take_known_away(
     let path = dir.join(&candidate.name);
     let open = store.fs.open_dir(dir)?;
     let manifest = store.manifest(id)?;
+    // Length and time are not enough here: it may have been written again since.
+    let mut entries = manifest.entries.clone();
+    for entry in &mut entries {
+        if let Node::File(file) = &mut entry.node {
+            file.digest.clear();
+        }
+    }
+    hash_tree(&store.fs, &path, &mut entries, how.flow)?;
+    if entries != manifest.entries {
+        return Ok(Some(format!("its files are not those of snapshot {id}")));
+    }
     Ok(take_away(store, &context(store, how), Theirs { dir: &open, name: &candidate.name, path: &path }, &manifest))
 }
 
@@ -299,10 +310,12 @@ pub fn finish_asides(store: &Store, dir: &Path) -> Result<usize, FsError> {
     let mut removed = 0;
     for entry in store.fs.list_open(&open)? {
         let id = entry.name.to_str().and_then(|name| SnapshotId::parse(name.strip_prefix(ASIDE)?).ok());
-        let summary = id.and_then(|id| store.known(&id).ok()?.summary);
+        let summary = id.as_ref().and_then(|id| store.known(id).ok()?.summary);
         let was_here = summary.and_then(|s| s.imported.clone()).is_some_and(|i| i.from.as_path().parent() == Some(dir));
-        if was_here {
-            remove_aside(&store.fs, &open, &entry.name)?;
+        let manifest = id.filter(|_| was_here).and_then(|id| store.manifest(&id).ok());
+        // One that cannot go, or that somebody has written into, stays, and holds up no other: the survey shows it.
+        let is_rest = |manifest| is_remainder(&store.fs, &open, &entry.name, &manifest).unwrap_or(false);
+        if manifest.is_some_and(is_rest) && remove_aside(&store.fs, &open, &entry.name).is_ok() {
             removed += 1;
         }
     }

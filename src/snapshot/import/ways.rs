@@ -5,9 +5,9 @@ use super::take_in::{ImportError, prune_pending};
 use crate::driver::running::in_use;
 use crate::snapshot::copy::stock::{holds, is_still, look};
 use crate::snapshot::copy::{CopyContext, CopyError, sync_tree};
-use crate::store::fs::{Below, Dir, Found, Fs, FsError};
+use crate::store::fs::{Below, Dir, FileType, Found, Fs, FsError};
 use crate::store::layout::Layout;
-use crate::store::manifest::{Manifest, Node, Skipped, seal};
+use crate::store::manifest::{Entry, Manifest, Node, Skipped, seal};
 use crate::store::{Store, StoreError};
 use nix::errno::Errno;
 use std::ffi::{OsStr, OsString};
@@ -15,9 +15,6 @@ use std::path::Path;
 
 /// What the name of a directory begins with that is being taken away; its snapshot's id follows.
 pub(super) const ASIDE: &str = ".snapkeep-imported-";
-
-/// What holds no data of the instance: it may go with the directory.
-const WORTHLESS: [&str; 5] = ["socket", "fifo", "device", "fork record", "instance tags"];
 
 /// A directory in somebody else's directory.
 #[derive(Debug, Clone, Copy)]
@@ -148,7 +145,10 @@ pub(super) fn take_away(store: &Store, ctx: &CopyContext<'_>, from: Theirs<'_>, 
     let aside = aside(manifest);
     let removed = || -> Result<Option<String>, CopyError> {
         let (found, skipped) = look(ctx, from.path)?;
-        if let Some(kept) = worth_keeping(&skipped) {
+        if let Some(why) = not_its_own(store, from.path, &found)? {
+            return Ok(Some(why));
+        }
+        if let Some(kept) = worth_keeping(fs, from.path, &skipped) {
             return Ok(Some(format!("it has what snapshots leave out ({kept})")));
         }
         if !holds(fs, from.path, &found, &manifest.entries)? {
@@ -172,9 +172,49 @@ pub(super) fn take_away(store: &Store, ctx: &CopyContext<'_>, from: Theirs<'_>, 
     removed().unwrap_or_else(|e| Some(e.to_string()))
 }
 
-/// The first thing left out of a snapshot that somebody may miss.
-fn worth_keeping(skipped: &[Skipped]) -> Option<String> {
-    skipped.iter().find(|s| !WORTHLESS.contains(&s.why.as_str())).map(|s| s.path.as_path().display().to_string())
+/// Why a tree is not only its own, if so: something is mounted in it, or the store or the instances root is in it, by
+/// whatever path.
+pub(super) fn not_its_own(store: &Store, path: &Path, found: &[Found]) -> Result<Option<String>, FsError> {
+    let fs = &store.fs;
+    if let Some(point) = fs.mount_below(&fs.open_dir(path)?)? {
+        return Ok(Some(format!("something is mounted at {}", point.display())));
+    }
+    let ours = [fs.stat(store.layout.store())?.file_id, fs.stat(store.layout.instances())?.file_id];
+    let ours = found.iter().find(|f| ours.contains(&f.meta.file_id));
+    Ok(ours.map(|f| format!("the store or the instances root is in it, at {}", path.join(&f.path).display())))
+}
+
+/// The first thing left out of a snapshot that somebody may miss: all but what holds no data of the instance.
+fn worth_keeping(fs: &Fs, root: &Path, skipped: &[Skipped]) -> Option<String> {
+    let is_special = |path: &Path| {
+        let kind = fs.stat_below(root, path).ok().flatten().map(|meta| meta.kind);
+        kind.is_some_and(|kind| !matches!(kind, FileType::Regular | FileType::Directory | FileType::Symlink))
+    };
+    // A rule of the config may be called as one of these is: what is there decides.
+    let is_worthless = |s: &&Skipped| match s.why.as_str() {
+        "socket" | "fifo" | "device" => is_special(s.path.as_path()),
+        "fork record" | "instance tags" => s.path.as_path().starts_with(crate::store::layout::OURS),
+        _ => false,
+    };
+    skipped.iter().find(|s| !is_worthless(s)).map(|s| s.path.as_path().display().to_string())
+}
+
+/// Whether a directory that was renamed aside has nothing but what is left of the snapshot's own files: whoever was in it
+/// may have written there.
+pub(super) fn is_remainder(fs: &Fs, dir: &Dir, name: &OsStr, manifest: &Manifest) -> Result<bool, FsError> {
+    let entries: std::collections::HashMap<&Path, &Entry> = manifest.entries.iter().map(|e| (e.path.as_path(), e)).collect();
+    let found = fs.walk(&mut Below::open(fs, dir.at(name))?, &mut |_, _| false)?;
+    let is_known = |f: &Found| match entries.get(f.path.as_path()).map(|e| (&e.node, e)) {
+        Some((Node::Dir, _)) => f.meta.kind == FileType::Directory,
+        Some((Node::File(_), entry)) => entry.is_unchanged(&f.meta),
+        Some((Node::Hardlink(first), _)) => entries.get(first.as_path()).is_some_and(|e| e.is_unchanged(&f.meta)),
+        Some((Node::Symlink(_), _)) => f.meta.kind == FileType::Symlink,
+        None => {
+            !matches!(f.meta.kind, FileType::Regular | FileType::Directory | FileType::Symlink)
+                || f.path.starts_with(crate::store::layout::OURS)
+        }
+    };
+    Ok(found.iter().all(is_known))
 }
 
 /// The name of a directory that is being taken away.

@@ -1,6 +1,6 @@
 //! Removing a tree: the one place that does, always below an open directory, never through a symbolic link.
 
-use super::{Below, Dir, DirEntry, FileType, Fs, FsError, Place, Result};
+use super::{Below, Dir, DirEntry, FileType, Fs, FsError, Op, Place, Result};
 use std::path::PathBuf;
 
 impl Fs {
@@ -18,6 +18,10 @@ impl Fs {
             Some(_) => {}
         }
         let mut tree = Below::open(self, at)?;
+        // Nothing of it goes if something is mounted in it: its files are not the tree's.
+        if let Some(path) = self.mount_below(tree.root())? {
+            return Err(FsError { op: Op::Unlink, path, source: nix::errno::Errno::EBUSY });
+        }
         let mut path = PathBuf::new();
         let mut pending = vec![self.names_for_removal(tree.root())?];
         while let Some(rest) = pending.last_mut() {
@@ -63,7 +67,7 @@ fn unless_gone(removed: Result<()>) -> Result<()> {
 mod tests {
     #![expect(clippy::disallowed_methods, reason = "tests look at directories by other means than the code under test")]
 
-    use super::super::{Gate, Op};
+    use super::super::Gate;
     use super::*;
     use nix::errno::Errno;
     use std::ffi::OsStr;
