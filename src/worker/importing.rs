@@ -10,7 +10,7 @@ use crate::ids::{InstanceId, PolicyName, SnapshotId, SnapshotName};
 use crate::policy::SnapshotState;
 use crate::snapshot::import::stamp::Stamps;
 use crate::snapshot::import::{
-    Candidate, Entered, Errand, Fate, Pending, Survey, Way, finish_asides, finish_pending, survey, take_in, take_known_away,
+    Candidate, Entered, Errand, Fate, Pending, Survey, Way, finish_asides, finish_pending, is_the_same, survey, take_in, take_known_away,
 };
 use crate::snapshot::take::How;
 use crate::store::fs::FileType;
@@ -182,6 +182,12 @@ fn check_dir(store: &Store, dir: &Path) -> Answer<PathBuf> {
     }
     let of = |path: &Path| store.fs.canonical(path).unwrap_or_else(|_| path.to_owned());
     let (ours, root) = (of(store.layout.store()), of(store.layout.instances()));
+    if real.parent().is_none() {
+        return Err(bad("/ is not a directory of backups: name the one that your script wrote into".to_owned()));
+    }
+    if real.starts_with(&root) && real != root && !real.starts_with(root.join(crate::store::layout::OURS)) {
+        return Err(bad(format!("{} is in an instance: `snapkeep snapshot` takes those", dir.display())));
+    }
     if real.starts_with(&ours) || real == root || real.starts_with(root.join(crate::store::layout::OURS)) {
         return Err(bad(format!("{} is snapkeep's own: name the directory that your script wrote into", dir.display())));
     }
@@ -282,7 +288,14 @@ impl Worker {
         let began = self.store.clock.now();
         match &candidate.fate {
             Fate::Left(_) => (entry, false),
-            Fate::Known(_) if !errand.take_away => (entry, false),
+            Fate::Known(id) if !errand.take_away => match is_the_same(&self.store, dir, candidate, id, how) {
+                Ok(true) => (entry, false),
+                Ok(false) => {
+                    let why = format!("it is not what snapshot {id} was taken of: to have it taken too, give it another name");
+                    (ImportedView { why: Some(why), ..entry }, false)
+                }
+                Err(e) => (ImportedView { why: Some(e.to_string()), ..entry }, e.is_cancelled()),
+            },
             Fate::Known(id) if !self.is_sound(id, how) => {
                 let why = format!("the directory is still there: snapshot {id} is not whole; see `snapkeep verify`");
                 (ImportedView { why: Some(why), ..entry }, false)

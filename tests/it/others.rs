@@ -100,6 +100,11 @@ fn a_directory_goes_only_for_a_snapshot_that_is_whole_and_that_is_of_it() {
         file.write_all_at(&[byte], 7).unwrap();
         file.set_modified(times).unwrap();
     };
+    fs::write(day.join("more"), "of another backup").unwrap();
+    let answer = program.json(&line);
+    assert!(answer["entries"][0]["why"].as_str().unwrap().contains("give it another name"), "{answer}");
+    fs::remove_file(day.join("more")).unwrap();
+    assert!(program.fails("import / --instance golden").1.contains("not a directory of backups"));
     // The snapshot was damaged, and nobody has noticed; then the directory was written again, with its length and its time.
     for (path, why) in [(&stored, "is not whole"), (&day.join("disk.raw"), "are not those of snapshot")] {
         flip(path, 9);

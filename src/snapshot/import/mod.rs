@@ -19,4 +19,4 @@ mod take_in;
 mod ways;
 
 pub use survey::{Candidate, Fate, Survey, survey};
-pub use take_in::{Entered, Errand, ImportError, Pending, Way, finish_asides, finish_pending, take_in, take_known_away};
+pub use take_in::{Entered, Errand, ImportError, Pending, Way, finish_asides, finish_pending, is_the_same, take_in, take_known_away};

@@ -5,7 +5,7 @@ use super::ways::{ASIDE, Moved, Theirs, finish, is_remainder, move_in, not_its_o
 use crate::driver::{Driver, DriverError, Quiesced};
 use crate::ids::{InstanceId, PolicyName, SnapshotId};
 use crate::policy::KindRule;
-use crate::snapshot::copy::stock::{Stock, take_stock};
+use crate::snapshot::copy::stock::{Stock, holds, look, take_stock};
 use crate::snapshot::copy::{CopyContext, CopyError, DataError};
 use crate::snapshot::digest::{hash_tree, note_data};
 use crate::snapshot::space::shortage_for;
@@ -253,6 +253,16 @@ pub fn take_known_away(
         return Ok(Some(format!("its files are not those of snapshot {id}")));
     }
     Ok(take_away(store, &context(store, how), Theirs { dir: &open, name: &candidate.name, path: &path }, &manifest))
+}
+
+/// Whether a directory is still what a snapshot was taken of, as far as can be told without reading it.
+///
+/// # Errors
+/// [`ImportError`] if either cannot be looked at.
+pub fn is_the_same(store: &Store, dir: &Path, candidate: &Candidate, id: &SnapshotId, how: How<'_>) -> Result<bool, ImportError> {
+    let path = dir.join(&candidate.name);
+    let (found, _) = look(&context(store, how), &path)?;
+    Ok(holds(&store.fs, &path, &found, &store.manifest(id)?.entries)?)
 }
 
 /// Moves that had been stopped.
