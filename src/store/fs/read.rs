@@ -249,6 +249,7 @@ impl Fs {
 
     /// The first mount point below an open directory, if there is one in our mount namespace (proc_pid_mountinfo(5)): what
     /// lies behind it belongs to somebody else.
+    #[expect(clippy::disallowed_methods, reason = "procfs, not the store")]
     pub fn mount_below(&self, dir: &Dir) -> Result<Option<PathBuf>> {
         let failed = |e: std::io::Error| Place::Path(dir.path()).failed(Op::Stat, Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)));
         let here = std::fs::read_link(format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd())).map_err(failed)?;
