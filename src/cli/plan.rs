@@ -32,7 +32,11 @@ pub(super) fn plan(path: &Path, args: PlanArgs, around: &Surroundings, out: Out)
     let named = read(path)?;
     let Some(against) = &args.diff else {
         let view = ask(&named.config, &named.files, &args, around, out)?;
-        out.show(&view, || render::plan(&view, path));
+        let hint = args.at.is_none().then(|| match usual(path) {
+            None if path == Path::new(USUAL_CONFIG) => "snapkeep prune".to_owned(),
+            _ => format!("snapkeep --config {} prune", path.display()),
+        });
+        out.show(&view, || render::plan(&view, path, hint.as_deref()));
         return Ok(0);
     };
     // Both at one time, or time alone would make a difference.

@@ -79,7 +79,8 @@ fn a_plan_gives_every_reason_and_how_to_carry_it_out() {
         entry(2, Verdict::Blocked, (Side::Block, "live_forks", "needed by web-1")),
         entry(1, Verdict::Remove, (Side::Remove, "keep", "no keep rule claims it")),
     ];
-    let text = plain(&plan(&PlanView { hash: "0123".into(), at: now(), in_force: true, entries }, Path::new("/c.toml")));
+    let text =
+        plain(&plan(&PlanView { hash: "0123".into(), at: now(), in_force: true, entries }, Path::new("/c.toml"), Some("snapkeep prune")));
     insta::assert_snapshot!(text, @r"
     golden, policy hourly
     VERDICT  SNAPSHOT                    FREES  CHANGES (UTC)  WHY

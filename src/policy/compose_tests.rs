@@ -127,7 +127,7 @@ fn planned(facts: &[SnapshotFacts], retention: Retention) -> Plan {
         clock_trusted: true,
         root_proven: true,
         pressure: None,
-        foresight: true,
+        foresight: crate::policy::retention::Foresight::All,
     };
     plan(facts, &around, now())
 }

@@ -11,7 +11,14 @@ const STEPS: usize = 20_000_000;
 
 /// For each of a line (those of the future among them), when its going or staying first changes after `now`. `goes` is
 /// what becomes of each now.
-pub(super) fn next_changes(rules: &Rules<'_>, line: &Line<'_>, goes: &[bool], now: DateTime<Utc>) -> Vec<Option<DateTime<Utc>>> {
+///
+/// With `first_only` it ends at the first moment at which any does.
+pub(super) fn next_changes(
+    rules: &Rules<'_>,
+    line: &Line<'_>,
+    (goes, first_only): (&[bool], bool),
+    now: DateTime<Utc>,
+) -> Vec<Option<DateTime<Utc>>> {
     let mut changes = vec![None; line.facts.len()];
     let steps_each = line.facts.len() * (1 + rules.retention.keep.as_ref().map_or(0, |k| 3 + k.buckets.len() + k.within_buckets.len()));
     let tries = (STEPS / steps_each.max(1)).max(1);
@@ -26,7 +33,7 @@ pub(super) fn next_changes(rules: &Rules<'_>, line: &Line<'_>, goes: &[bool], no
                 *change = Some(at);
             }
         }
-        if changes.iter().all(Option::is_some) {
+        if changes.iter().all(Option::is_some) || (first_only && changes.iter().any(Option::is_some)) {
             return changes;
         }
     }

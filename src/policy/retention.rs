@@ -35,8 +35,19 @@ pub struct Circumstances<'a> {
     pub root_proven: bool,
     /// How full the file system is, if it is too full.
     pub pressure: Option<Pressure>,
-    /// Whether to find out when verdicts change, also where that takes many tries.
-    pub foresight: bool,
+    /// How much to find out of when verdicts change, where that takes many tries.
+    pub foresight: Foresight,
+}
+
+/// How much to find out of when verdicts change by time alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Foresight {
+    /// Nothing that takes tries.
+    None,
+    /// When the first does.
+    First,
+    /// When each does.
+    All,
 }
 
 type Group<'a> = (&'a InstanceId, Option<&'a PolicyName>);
@@ -123,7 +134,7 @@ fn decide_unruled(group: &[Member<'_>], rule: Rule) -> Vec<Decided> {
 fn decide(
     (policy, gone_since): (&Policy, Option<DateTime<Utc>>),
     group: &[Member<'_>],
-    foresight: bool,
+    foresight: Foresight,
     now: DateTime<Utc>,
 ) -> Vec<Decided> {
     let ready = group.iter().filter(|fact| fact.state == SnapshotState::Ready).collect();
@@ -141,10 +152,10 @@ fn decide(
             SnapshotState::Ready => ruled.next().unwrap_or_else(|| Decided::keep(Rule::Future)),
         })
         .collect();
-    if foresight && (has_future || rules.lapses_move_others()) {
+    if foresight != Foresight::None && (has_future || rules.lapses_move_others()) {
         let is_ready = |fact: &Member<'_>| fact.state == SnapshotState::Ready;
         let removed: Vec<bool> = group.iter().zip(&decided).filter(|(f, _)| is_ready(f)).map(|(_, d)| d.remove).collect();
-        let mut changes = foresight::next_changes(&rules, &all, &removed, now).into_iter();
+        let mut changes = foresight::next_changes(&rules, &all, (&removed, foresight == Foresight::First), now).into_iter();
         for (_, decided) in group.iter().zip(&mut decided).filter(|(fact, _)| is_ready(fact)) {
             decided.next_change_at = changes.next().flatten();
         }

@@ -88,7 +88,7 @@ impl World {
             clock_trusted: self.clock_trusted,
             root_proven: self.root_proven,
             pressure: self.pressure,
-            foresight: true,
+            foresight: crate::policy::retention::Foresight::All,
         };
         plan(facts, &around, now)
     }

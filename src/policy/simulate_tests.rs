@@ -321,7 +321,7 @@ fn naive(policy: &Policy, schedule: &Schedule, model: &Model) -> BTreeMap<DateTi
         clock_trusted: true,
         root_proven: true,
         pressure: None,
-        foresight: false,
+        foresight: crate::policy::retention::Foresight::None,
     };
     let mut held: Vec<SnapshotFacts> = Vec::new();
     let mut living: Vec<(DateTime<Utc>, u64)> = Vec::new();

@@ -8,7 +8,7 @@ use super::view::{ConfigText, PlanBody, PlanView};
 use crate::config::{Config, parse};
 use crate::fork::queue::RequestState;
 use crate::ids::{PolicyName, SnapshotId};
-use crate::policy::retention::{self, Circumstances};
+use crate::policy::retention::{self, Circumstances, Foresight};
 use crate::policy::space::Pressure;
 use crate::policy::{Plan, SnapshotFacts};
 use crate::reclaim::fork_names;
@@ -118,7 +118,7 @@ pub(super) fn plan(
         clock_trusted: sight.clock().trusted,
         root_proven: sight.store().prove_root().is_ok(),
         pressure,
-        foresight: purpose == Purpose::Shown,
+        foresight: if purpose == Purpose::Shown { Foresight::All } else { Foresight::None },
     };
     Ok(retention::plan(&facts, &around, at))
 }

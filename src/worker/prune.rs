@@ -7,10 +7,12 @@ use super::problem::{Problem, ProblemKind};
 use super::view::{BlockedView, FailedRemoval, PruneBody, PruneReport};
 use crate::config::show_size;
 use crate::event::Event;
+use crate::ids::SnapshotId;
 use crate::policy::cap::{Capped, Caps};
 use crate::policy::{Plan, PlanEntry, Rule, Side, Verdict};
 use crate::reclaim::{ReclaimError, SweepRules, Swept};
 use crate::store::fs::Pace;
+use crate::store::trash::Trashed;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -54,8 +56,17 @@ impl Worker {
             report.freed_bytes += round.freed_bytes;
             (report.blocked, report.failed, report.left) = (round.blocked, round.failed, round.left);
         }
-        self.note_space();
+        // What a cap has left may still go.
+        if report.left == 0 {
+            self.note_space();
+        }
         Ok(report)
+    }
+
+    /// Whether any of these lies in the trash still.
+    pub(super) fn are_in_trash(&self, ids: &[SnapshotId]) -> bool {
+        let entries = self.store.trash_entries(&self.store.layout.trash()).unwrap_or_default();
+        entries.iter().filter(|entry| !entry.is_doomed).filter_map(Trashed::snapshot).any(|id| ids.contains(&id))
     }
 
     /// Bytes of the store's file system that are used; 0 if that cannot be told.

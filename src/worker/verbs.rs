@@ -274,8 +274,12 @@ impl Backend for Worker {
     }
 
     fn prune(&self, body: &PruneBody) -> Answer<PruneReport> {
-        let report = self.prune_by(body, For::Somebody)?;
+        let mut report = self.prune_by(body, For::Somebody)?;
         self.sweep_soon();
+        // Where space was short they have been unlinked already.
+        if !report.removed.is_empty() && !self.are_in_trash(&report.removed) {
+            report.grace_seconds = 0;
+        }
         Ok(report)
     }
 

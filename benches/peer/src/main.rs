@@ -109,7 +109,7 @@ fn busy() -> Duration {
 
 /// The time of one plan, and how many it keeps.
 fn ours(facts: &[SnapshotFacts], policies: &[Policy], now: DateTime<Utc>) -> (Duration, usize) {
-    let around = Circumstances { policies, gone_since: &BTreeMap::new(), clock_trusted: true, root_proven: true, pressure: None, foresight: true };
+    let around = Circumstances { policies, gone_since: &BTreeMap::new(), clock_trusted: true, root_proven: true, pressure: None, foresight: snapkeep::policy::retention::Foresight::All };
     let start = busy();
     let plan = black_box(plan(black_box(facts), &around, now));
     let took = busy() - start;

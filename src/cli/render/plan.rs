@@ -8,9 +8,9 @@ use crate::worker::view::{PlanChange, PlanDiff, PlanEntryView, PlanView, PruneRe
 use std::path::Path;
 use std::time::Duration;
 
-/// `plan`.
+/// `plan`; `prune` is the command line that carries one out, if it is of now.
 #[must_use]
-pub(in crate::cli) fn plan(plan: &PlanView, config: &Path) -> String {
+pub(in crate::cli) fn plan(plan: &PlanView, config: &Path, prune: Option<&str>) -> String {
     if plan.entries.is_empty() {
         return "No snapshots, nothing to plan.\n".to_owned();
     }
@@ -31,8 +31,8 @@ pub(in crate::cli) fn plan(plan: &PlanView, config: &Path) -> String {
     let freed: u64 = of(Verdict::Remove).map(|e| e.reclaimable_bytes).sum();
     let counts = (of(Verdict::Keep).count(), of(Verdict::Remove).count(), of(Verdict::Blocked).count());
     text.push_str(&format!("{} kept, {} to remove ({}), {} blocked\n", counts.0, counts.1, size(freed), counts.2));
-    if counts.1 > 0 && plan.in_force {
-        text.push_str(&format!("Do exactly this: snapkeep prune --plan {}\n", plan.hash));
+    if let Some(prune) = prune.filter(|_| counts.1 > 0 && plan.in_force) {
+        text.push_str(&format!("Do exactly this: {prune} --plan {}\n", plan.hash));
     }
     text
 }

@@ -23,7 +23,7 @@ fn the_sample_is_valid_and_says_nothing_odd() {
     assert_eq!((keep.last, keep.within), (4, Some(TimeDelta::days(2))));
     assert_eq!((unit(Granularity::Hourly), unit(Granularity::Yearly), unit(Granularity::Minutely)), (Some(24), Some(3), None));
     assert_eq!(keep.timezone, chrono_tz::Europe::Vienna);
-    assert_eq!((policy.retention.limit.max_count, policy.retention.limit.max_age), (Some(200), Some(TimeDelta::days(400))));
+    assert_eq!((policy.retention.limit.max_count, policy.retention.limit.max_age), (Some(500), Some(TimeDelta::days(400))));
     assert_eq!(policy.retention.gone.as_ref().map(|gone| (gone.after, gone.min)), Some((TimeDelta::days(30), 0)));
     assert_eq!((policy.retry.attempts, policy.retry.backoff), (3, TimeDelta::minutes(1)));
     assert_eq!(policy.tags["tier"], "gold");

@@ -3,7 +3,7 @@
 use super::chance::pick;
 use super::report::{Held, Model};
 use crate::ids::{InstanceId, PolicyName, SnapshotId};
-use crate::policy::retention::{self, Circumstances};
+use crate::policy::retention::{self, Circumstances, Foresight};
 use crate::policy::{Policy, Side, SnapshotFacts, SnapshotState, Verdict};
 use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
@@ -115,7 +115,7 @@ impl World {
             clock_trusted: true,
             root_proven: true,
             pressure: None,
-            foresight: true,
+            foresight: Foresight::First,
         };
         let plan = retention::plan(&self.facts, &around, at);
         let mut next_change_at = None;

@@ -198,7 +198,7 @@ impl Question {
             clock_trusted: true,
             root_proven: true,
             pressure: None,
-            foresight: false,
+            foresight: snapkeep::policy::retention::Foresight::None,
         };
         let facts: Vec<_> = self.stamps.iter().map(fact).collect();
         let places: BTreeMap<_, _> = facts.iter().map(|fact| (&fact.id, fact.seq)).collect();
