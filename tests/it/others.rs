@@ -124,6 +124,21 @@ fn a_directory_goes_only_for_a_snapshot_that_is_whole_and_that_is_of_it() {
 }
 
 #[test]
+fn a_file_that_a_rule_called_as_a_kind_of_file_leaves_out_keeps_its_directory() {
+    let world = World::new();
+    let program = Program::new(&world, "[snapshot]\nskip = [\"device\"]\n");
+    program.ok("init");
+    let dir = world.store.parent().unwrap().join("backup");
+    let day = dir.join("2026-11-20");
+    fs::create_dir_all(day.join("sub")).unwrap();
+    fs::write(day.join("sub/device"), "data").unwrap();
+    fs::write(day.join("disk.raw"), "disk").unwrap();
+    let answer = program.json(&format!("import {} --instance golden --move", dir.display()));
+    assert!(answer["entries"][0]["why"].as_str().unwrap().contains("sub/device"), "{answer}");
+    assert_eq!(fs::read_to_string(day.join("sub/device")).unwrap(), "data");
+}
+
+#[test]
 fn an_instance_that_is_back_keeps_its_snapshots_though_the_ledger_has_not_seen_it_yet() {
     let world = World::new();
     let vm = world.make_instance("vm");
