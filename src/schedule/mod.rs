@@ -184,15 +184,9 @@ impl Schedules {
         self.live().line.iter().map(DueSlot::pair).collect()
     }
 
-    /// Since when each pair's instance is gone.
-    #[must_use]
-    pub fn gone_since(&self) -> BTreeMap<Pair, DateTime<Utc>> {
-        self.ledger.all().into_iter().filter_map(|(pair, entry)| Some((pair, entry.gone_since?))).collect()
-    }
-
     /// The jobs whose turn it is now, each marked as running until [`Schedules::run`] ends it; what else is due waits, and
-    /// has not begun. `instances` are those of the proven root; `None` if it is not proven:
-    /// then nothing is known to be gone. Errors of single pairs are reported, and stop no other.
+    /// has not begun. `instances` are those of the proven root; `None` if it is not proven: then nothing is known to
+    /// be gone. Errors of single pairs are reported, and stop no other.
     pub fn tick(&self, policies: &[Policy], instances: Option<&[Candidate]>, turn: Turn<'_>, now: DateTime<Utc>) -> Vec<Job> {
         let stepped_back = self.live().last_tick.replace(now).is_some_and(|last| last > now);
         if stepped_back {

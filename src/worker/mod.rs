@@ -95,7 +95,9 @@ pub struct Worker {
     started_at: DateTime<Utc>,
     startup: Duration,
     progress: Arc<dyn Progress + Send + Sync>,
-    /// The file system is too full, and nothing more may go for it.
+    /// The file system was still too full after the last prune.
+    space_pressed: AtomicBool,
+    /// It was, and nothing more may go for it: that was reported.
     space_short: AtomicBool,
     /// One import at a time.
     importing: Mutex<()>,
@@ -154,6 +156,7 @@ impl Worker {
             started_at: now,
             startup: around.clock.since_boot().saturating_sub(began),
             progress,
+            space_pressed: AtomicBool::new(false),
             space_short: AtomicBool::new(false),
             pruning: Mutex::default(),
             beat: Mutex::default(),

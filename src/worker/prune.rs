@@ -44,22 +44,30 @@ impl Worker {
         let (mut report, mut for_space) = self.prune_round(body, who, 0)?;
         let again = PruneBody { hash: None, ..body.clone() };
         while for_space > 0 && body.hash.is_none() && report.left == 0 && !self.stopping.load(Ordering::SeqCst) {
-            self.sweep()?;
-            self.settle();
-            let before = std::mem::replace(&mut used, self.used());
-            if before.saturating_sub(used) < for_space / 2 {
-                break;
-            }
-            let (round, went) = self.prune_round(&again, who, report.removed.len())?;
+            // From here on something has gone, and the report of that must not be lost: what fails is an event.
+            let freed = self.sweep().map(|_| {
+                self.settle();
+                let before = std::mem::replace(&mut used, self.used());
+                before.saturating_sub(used)
+            });
+            let next = match freed {
+                Ok(freed) if freed < for_space / 2 => break,
+                Ok(_) => self.prune_round(&again, who, report.removed.len()),
+                Err(problem) => Err(problem),
+            };
+            let (round, went) = match next {
+                Ok(next) => next,
+                Err(problem) => {
+                    self.store.events.emit(Event::PruneFailed { snapshot: String::new(), error: problem.detail });
+                    break;
+                }
+            };
             for_space = went;
             report.removed.extend(round.removed);
             report.freed_bytes += round.freed_bytes;
             (report.blocked, report.failed, report.left) = (round.blocked, round.failed, round.left);
         }
-        // What a cap has left may still go.
-        if report.left == 0 {
-            self.note_space();
-        }
+        self.note_space(report.left > 0);
         Ok(report)
     }
 
@@ -115,15 +123,20 @@ impl Worker {
         }
     }
 
-    /// Whether the file system has become too full since somebody last looked, and something may go for it.
+    /// Whether the file system has become too full since the last prune. One that could not help, or that a cap ended, is
+    /// followed by the next at its own time, or a cap would bound nothing.
     #[must_use]
     pub fn is_filling(&self) -> bool {
-        self.config().fill.is_some() && !self.space_short.load(Ordering::SeqCst) && planning::pressure(self, &self.config()).is_some()
+        self.config().fill.is_some() && !self.space_pressed.load(Ordering::SeqCst) && planning::pressure(self, &self.config()).is_some()
     }
 
-    /// Reports, once each time, that the file system stays too full whatever was removed.
-    fn note_space(&self) {
+    /// Reports, once each time, that the file system stays too full whatever was removed; what a cap has left may still go.
+    fn note_space(&self, is_capped: bool) {
         let pressure = planning::pressure(self, &self.config()).filter(|pressure| pressure.wanted() > 0);
+        self.space_pressed.store(pressure.is_some(), Ordering::SeqCst);
+        if is_capped {
+            return;
+        }
         let was_short = self.space_short.swap(pressure.is_some(), Ordering::SeqCst);
         if let Some(pressure) = pressure.filter(|_| !was_short) {
             let (used, size, until) = (pressure.used, pressure.size, pressure.until);

@@ -117,10 +117,16 @@ fn a_directory_goes_only_for_a_snapshot_that_is_whole_and_that_is_of_it() {
     assert!(!day.exists());
     // What somebody wrote into one that was being taken away when the import was stopped stays.
     let aside = dir.join(format!(".snapkeep-imported-{id}"));
-    fs::create_dir(&aside).unwrap();
-    fs::write(aside.join("NEW"), "work").unwrap();
+    for name in ["NEW", ".snapkeep/note"] {
+        fs::create_dir_all(aside.join(name).parent().unwrap()).unwrap();
+        fs::write(aside.join(name), "work").unwrap();
+        drop(program.output(&format!("{line} --move")));
+        assert_eq!(fs::read_to_string(aside.join(name)).unwrap(), "work");
+        fs::remove_file(aside.join(name)).unwrap();
+    }
+    fs::remove_dir(aside.join(".snapkeep")).unwrap();
     drop(program.output(&format!("{line} --move")));
-    assert_eq!(fs::read_to_string(aside.join("NEW")).unwrap(), "work");
+    assert!(!aside.exists(), "nothing of anybody's is in it");
 }
 
 #[test]

@@ -182,6 +182,23 @@ fn pruning_works_where_there_is_not_a_byte_left() {
 }
 
 #[test]
+fn a_cap_bounds_a_run_for_space_and_the_next_waits_for_its_time() {
+    let Some(disk) = tmpfs("size=256m") else { return };
+    let world = World::at(&disk.path);
+    let (worker, _) = with_snapshots(&world);
+    drop(worker);
+    let worker = world.worker(&format!("[prune]\nmax_removals = 1\n{CONFIG}"));
+    assert!(!worker.is_filling(), "it is not full yet");
+    fill(&disk.path, 95);
+    assert!(worker.is_filling(), "something is to be done");
+    let before = left(&worker).len();
+    let report = worker.prune(&PruneBody::default()).unwrap();
+    assert!(report.removed.len() == 1 && report.left > 0 && left(&worker).len() == before - 1, "{report:?}");
+    assert!(used_percent(&disk.path) > 85 && !worker.is_filling(), "the next is not at once");
+    assert!(!world.events.events().iter().any(|e| matches!(e, Event::SpaceShort { .. })), "more may go, at the next run");
+}
+
+#[test]
 fn a_worker_notices_by_itself_that_its_disk_fills() {
     let Some(disk) = tmpfs("size=256m") else { return };
     let world = World::at(&disk.path);

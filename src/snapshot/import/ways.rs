@@ -193,10 +193,16 @@ fn worth_keeping(fs: &Fs, root: &Path, skipped: &[Skipped]) -> Option<String> {
     // A rule of the config may be called as one of these is: what is there decides.
     let is_worthless = |s: &&Skipped| match s.why.as_str() {
         "socket" | "fifo" | "device" => is_special(s.path.as_path()),
-        "fork record" | "instance tags" => s.path.as_path().starts_with(crate::store::layout::OURS),
+        "fork record" | "instance tags" => is_our_record(s.path.as_path()),
         _ => false,
     };
     skipped.iter().find(|s| !is_worthless(s)).map(|s| s.path.as_path().display().to_string())
+}
+
+/// Whether it is one of the two files of ours that no snapshot has, and that say nothing without their instance.
+fn is_our_record(path: &Path) -> bool {
+    let instance = Path::new("");
+    path == Layout::fork_record_in(instance) || path == Layout::tags_in(instance)
 }
 
 /// Whether a directory that was renamed aside has nothing but what is left of the snapshot's own files: whoever was in it
@@ -209,10 +215,7 @@ pub(super) fn is_remainder(fs: &Fs, dir: &Dir, name: &OsStr, manifest: &Manifest
         Some((Node::File(_), entry)) => entry.is_unchanged(&f.meta),
         Some((Node::Hardlink(first), _)) => entries.get(first.as_path()).is_some_and(|e| e.is_unchanged(&f.meta)),
         Some((Node::Symlink(_), _)) => f.meta.kind == FileType::Symlink,
-        None => {
-            !matches!(f.meta.kind, FileType::Regular | FileType::Directory | FileType::Symlink)
-                || f.path.starts_with(crate::store::layout::OURS)
-        }
+        None => !matches!(f.meta.kind, FileType::Regular | FileType::Directory | FileType::Symlink) || is_our_record(&f.path),
     };
     Ok(found.iter().all(is_known))
 }
