@@ -36,6 +36,7 @@ use out::Out;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How long a verb waits for the lock while somebody has it and does not answer.
@@ -86,7 +87,7 @@ fn act(cli: Cli, out: Out) -> Answer<u8> {
         Verb::Plan(args) => plan::plan(&cli.config, args, &around, out),
         verb => {
             let config = config(&cli.config)?;
-            let backend = backend(config, &around, &verb, out)?;
+            let (backend, _runner) = backend(config, &around, &verb, out)?;
             verbs::carry_out(verb, backend.as_ref(), out, around.clock.now())
         }
     }
@@ -132,13 +133,45 @@ fn check(path: &Path, around: &Surroundings, slots: Option<(u32, DateTime<Utc>)>
     Ok(0)
 }
 
+/// Makes the forks that a verb of this process waits for; ends, with all written down, when it is dropped.
+struct Runner {
+    worker: Arc<Worker>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Runner {
+    fn start(worker: &Arc<Worker>) -> Self {
+        let forks = Arc::clone(worker);
+        let thread = std::thread::spawn(move || {
+            while !forks.stopping.load(Ordering::SeqCst) {
+                forks.forks.wait_for_work(Duration::from_millis(200));
+                // What failed is settled by the next turn; only a closed queue is not, and the verb sees that itself.
+                if forks.forks.run_ready(&forks.stopping, &forks.cancelled).is_err() {
+                    std::thread::sleep(Duration::from_millis(200));
+                }
+            }
+        });
+        Self { worker: Arc::clone(worker), thread: Some(thread) }
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        self.worker.stopping.store(true, Ordering::SeqCst);
+        self.worker.forks.wake();
+        drop(self.thread.take().map(std::thread::JoinHandle::join));
+        // A closed queue has been reported; the next start finds out what is done.
+        drop(self.worker.forks.compact());
+    }
+}
+
 /// Who carries a verb out: the worker that runs, or this process. A lock that is held by somebody who does not answer
 /// is waited for.
-fn backend(config: Config, around: &Surroundings, verb: &Verb, out: Out) -> Answer<Arc<dyn Backend>> {
+fn backend(config: Config, around: &Surroundings, verb: &Verb, out: Out) -> Answer<(Arc<dyn Backend>, Option<Runner>)> {
     let client = Client::new(&config.socket)?;
     let socket = config.socket.display().to_string();
     match client.reach() {
-        Reach::Answers => return Ok(Arc::new(client)),
+        Reach::Answers => return Ok((Arc::new(client), None)),
         Reach::Forbidden => {
             return Err(Problem::new(ProblemKind::Failed, format!("you may not use {socket}: run this as the worker's user")));
         }
@@ -147,25 +180,12 @@ fn backend(config: Config, around: &Surroundings, verb: &Verb, out: Out) -> Answ
     // Without a worker the log has no other place; a verb that fails says so itself.
     log::init(form(out.json, std::io::IsTerminal::is_terminal(&std::io::stderr())), To::Stderr);
     if verbs::only_looks(verb) {
-        return Ok(Arc::new(Reader::open(config, around, progress::bars())?));
+        return Ok((Arc::new(Reader::open(config, around, progress::bars())?), None));
     }
     let worker = open(config, around, PATIENCE)?;
-    if let Verb::Fork(args) = verb
-        && !args.no_wait
-    {
-        let forks = Arc::clone(&worker);
-        // Nobody else makes them: the verb waits, and this thread works.
-        std::thread::spawn(move || {
-            loop {
-                forks.forks.wait_for_work(Duration::from_millis(200));
-                // What failed is settled by the next turn; only a closed queue is not, and the verb sees that itself.
-                if forks.forks.run_ready(&forks.stopping, &forks.cancelled).is_err() {
-                    std::thread::sleep(Duration::from_millis(200));
-                }
-            }
-        });
-    }
-    Ok(worker)
+    // Nobody else makes them: the verb waits, and that thread works.
+    let runner = matches!(verb, Verb::Fork(args) if !args.no_wait).then(|| Runner::start(&worker));
+    Ok((worker, runner))
 }
 
 /// Opens the store for writing; one that is busy is tried again until the time is over.

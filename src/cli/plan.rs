@@ -63,7 +63,7 @@ pub(super) fn plan(path: &Path, args: PlanArgs, around: &Surroundings, out: Out)
 fn ask(config: &Config, files: &[ConfigText], args: &PlanArgs, around: &Surroundings, out: Out) -> Answer<PlanView> {
     let verb = Verb::Plan(PlanArgs { policy: Vec::new(), at: None, diff: None });
     let body = PlanBody { policies: args.policy.clone(), at: args.at, config: files.to_vec() };
-    backend(config.clone(), around, &verb, out)?.plan(&body)
+    backend(config.clone(), around, &verb, out)?.0.plan(&body)
 }
 
 /// The configuration that is used where none is named, unless it is the one at `path` or is not there.

@@ -55,6 +55,8 @@ pub fn run(config: Config, around: &Surroundings) -> Answer<()> {
     let result = runtime.block_on(daemon.serve(socket)).map_err(|e| failed("run", &e));
     let why = result.as_ref().map_or_else(ToString::to_string, |signal| (*signal).to_owned());
     runtime.shutdown_timeout(Duration::from_secs(1));
+    // A closed queue has been reported; the next start finds out what is done.
+    drop(worker.forks.compact());
     if let Err(e) = worker.store.save_uptime() {
         tracing::debug!(error = %e, "uptime not saved");
     }

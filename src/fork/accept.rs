@@ -1,5 +1,6 @@
-//! The protocol *accept*: 1 lock and check, 2 make the refs durable, 3 journal, 4 unlock and answer. Many requests
-//! share the syncs of 2 and 3.
+//! The protocol *accept*: 1 lock and check, 2 make the refs, 3 journal, 4 sync the refs, 5 unlock and answer. Many
+//! requests share the syncs of 3 and 4, and those two one commit of the file system's log: which is why the refs are
+//! synced last. A start that finds a request without its ref makes it (`reconcile.rs`), before anything is removed.
 
 use super::queue::{Admission, Ask, Naming, Record, Request, RequestState};
 use super::{ForkError, Forks};
@@ -34,6 +35,7 @@ impl Forks {
         let mut answers = self.admit(&asks);
         self.make_refs(&guards, &mut answers);
         self.journal_accepted(&mut answers);
+        self.sync_refs(&guards, &mut answers);
         drop(guards);
         for request in answers.iter().filter_map(Admitted::new_request) {
             self.store.events.emit(Event::ForkQueued {
@@ -108,19 +110,38 @@ impl Forks {
         }
     }
 
-    /// Step 2: the refs of each snapshot, with one sync.
+    /// Step 2: the refs of each snapshot.
     fn make_refs(&self, guards: &BTreeMap<SnapshotId, SnapshotGuard>, answers: &mut [Admitted]) {
         for (id, guard) in guards {
             let place = |r: &Request| (r.id.clone(), self.store.layout.instance(&r.name.clone().into()));
-            let refs: Vec<_> = answers.iter().filter_map(Admitted::new_request).filter(|r| r.snapshot_id == *id).map(place).collect();
+            let refs: Vec<_> = new_of(answers, id).map(place).collect();
             if refs.is_empty() {
                 continue;
             }
-            if let Err(e) = self.store.add_refs(guard, &refs) {
+            if let Err(e) = self.store.make_refs(guard, &refs) {
                 self.store.undo_refs(guard, refs.iter().map(|(fork, _)| fork));
                 let mut state = self.state();
                 refs.iter().for_each(|(fork, _)| state.queue.give_up(fork));
                 refuse(answers, |r| r.snapshot_id == *id, || ForkError::Ref(e.to_string()));
+            }
+        }
+    }
+
+    /// Step 4. Requests whose refs are not durable end here, before anybody was told of them.
+    fn sync_refs(&self, guards: &BTreeMap<SnapshotId, SnapshotGuard>, answers: &mut [Admitted]) {
+        for (id, guard) in guards {
+            let forks: Vec<ForkId> = new_of(answers, id).map(|r| r.id.clone()).collect();
+            if forks.is_empty() {
+                continue;
+            }
+            if let Err(e) = self.store.sync_refs(id) {
+                let (at, error) = (self.store.clock.now(), e.to_string());
+                let failed = |id: &ForkId| Record::Failed { id: id.clone(), at, error: error.clone() };
+                // Not written down they are requests that a start finds, and that nobody waits for.
+                if self.state().commit(forks.iter().map(failed).collect()).is_ok() {
+                    self.store.undo_refs(guard, forks.iter());
+                }
+                refuse(answers, |r| r.snapshot_id == *id, || ForkError::Ref(error.clone()));
             }
         }
     }
@@ -159,6 +180,10 @@ impl Admitted {
             Self::No(e) => Err(e),
         }
     }
+}
+
+fn new_of<'a>(answers: &'a [Admitted], id: &'a SnapshotId) -> impl Iterator<Item = &'a Request> {
+    answers.iter().filter_map(Admitted::new_request).filter(move |r| r.snapshot_id == *id)
 }
 
 fn refuse(answers: &mut [Admitted], which: impl Fn(&Request) -> bool, why: impl Fn() -> ForkError) {

@@ -5,10 +5,10 @@ use super::queue::Request;
 use super::recipe::Recipe;
 use super::rewrite;
 use crate::config::ForkConfig;
-use crate::snapshot::copy::{Flow, NoProgress, sync_tree};
+use crate::snapshot::copy::{Flow, NoProgress};
 use crate::snapshot::materialize::{MaterializeContext, MaterializeError, Materialized, MemoryUsed, materialize};
 use crate::store::Store;
-use crate::store::fs::{Fs, FsError};
+use crate::store::fs::{Below, Fs};
 use crate::store::instances::ForkRecord;
 use crate::store::layout::Layout;
 use crate::store::manifest::{Entry, FORMAT, Node, TextPath};
@@ -119,16 +119,40 @@ fn entries<'r>(recipe: &'r Recipe, target: &Path) -> Cow<'r, [Entry]> {
     entries
 }
 
-/// Step 2 for a few forks: each file and directory by itself. Memory that is a link of the snapshot's is durable already.
+/// Step 2 for each fork by itself, first half: has the kernel begin to write what is new, without waiting.
+pub(super) fn start_writing(fs: &Fs, staged: &Path, built: &Built) -> Result<(), ForkError> {
+    fs.start_writing(&fs.open_file(&Layout::fork_record_in(staged))?);
+    let mut below = Below::open(fs, staged)?;
+    for entry in own_entries(built).filter(|entry| matches!(entry.node, Node::File(_))) {
+        fs.start_writing(&fs.open_file(below.place(entry.path.as_path())?)?);
+    }
+    Ok(())
+}
+
+/// Second half: waits until each file is durable, then each directory, contents before what names them.
 pub(super) fn sync(fs: &Fs, staged: &Path, built: &Built) -> Result<(), ForkError> {
-    let linked = built.tree.memory == MemoryUsed::Hardlink;
-    let own = |entry: &&Entry| !(linked && matches!(&entry.node, Node::File(file) if file.memory));
-    let entries: Vec<Entry> = built.recipe.entries.iter().filter(own).cloned().collect();
     let record = Layout::fork_record_in(staged);
-    let sync_record = || -> Result<(), FsError> {
-        fs.fsync(&fs.open_file(&record)?, &record)?;
-        fs.fsync_dir(record.parent().unwrap_or(staged))
-    };
-    sync_record()?;
-    Ok(sync_tree(fs, staged, &entries)?)
+    fs.fsync(&fs.open_file(&record)?, &record)?;
+    let mut below = Below::open(fs, staged)?;
+    for entry in own_entries(built).filter(|entry| matches!(entry.node, Node::File(_))) {
+        let file = fs.open_file(below.place(entry.path.as_path())?)?;
+        fs.fsync(&file, &below.path_of(entry.path.as_path()))?;
+    }
+    fs.fsync_dir(record.parent().unwrap_or(staged))?;
+    for entry in own_entries(built).rev().filter(|entry| entry.node == Node::Dir) {
+        let dir = below.dir(entry.path.as_path())?;
+        fs.fsync(dir, dir.path())?;
+    }
+    Ok(())
+}
+
+/// How many files and directories [`sync`] syncs.
+pub(super) fn count(built: &Built) -> usize {
+    2 + own_entries(built).filter(|entry| !matches!(entry.node, Node::Symlink(_))).count()
+}
+
+/// What is the fork's own. Memory that is a link of the snapshot's is durable already.
+fn own_entries(built: &Built) -> impl DoubleEndedIterator<Item = &Entry> {
+    let linked = built.tree.memory == MemoryUsed::Hardlink;
+    built.recipe.entries.iter().filter(move |entry| !(linked && matches!(&entry.node, Node::File(file) if file.memory)))
 }

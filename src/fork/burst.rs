@@ -1,8 +1,14 @@
-//! The protocols *build* and *fail*: a burst does each step for all before the next. Build in staging; one sync; journal
-//! `publishing`; rename all, sync the parent; journal `done`. Nothing is visible before it is durable.
+//! The protocols *build* and *fail*: a burst does each step for all before the next. 1 build in staging; 2 sync; 3 rename
+//! all; 4 journal `publishing`; 5 sync the parent; 6 `done`. Nothing is visible before it is durable.
+//!
+//! After step 3 a start finds the fork in its place by its id, or in staging and makes it anew; after step 4 it finishes it
+//! from either; and once it has been finished, also if the fork is gone again by then. That is why `publishing` comes before
+//! the answer, why it need not come before the rename, so that both share a commit of the file system's log, and why `done`
+//! is not written by itself.
 
 use super::build::{self, Built};
 use super::queue::{Record, Request};
+use super::syncing::Way;
 use super::{ForkError, Forks};
 use crate::event::Event;
 use crate::ids::ForkId;
@@ -10,12 +16,10 @@ use crate::store::RootProof;
 use std::collections::HashMap;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// No burst is larger: what comes meanwhile makes the next one.
 const MOST: usize = 1000;
-/// Up to so many forks are synced file by file; more share one syncfs, which also flushes everybody else's dirty pages.
-const FILE_BY_FILE: usize = 4;
 
 /// How a burst ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -105,7 +109,7 @@ impl Forks {
             let why = e.to_string();
             failed.extend(built.drain(..).map(|(r, _)| (r, ForkError::Journal(why.clone()))));
         }
-        let done = self.publish(built, &mut failed, &proof)?;
+        let done = self.publish(built, &mut failed)?;
         let report = self.fail(failed, Some(&proof))?;
         Ok(BurstReport { done, ..report })
     }
@@ -148,58 +152,79 @@ impl Forks {
         })
     }
 
-    /// Step 2.
-    fn sync(&self, built: &[(Request, Built)]) -> Result<(), ForkError> {
-        if built.len() <= FILE_BY_FILE {
-            return built
-                .iter()
-                .try_for_each(|(request, built)| build::sync(&self.store.fs, &self.store.layout.staged_fork(&request.id), built));
+    /// Step 2, the way that is likely to take less; what it took is remembered.
+    fn sync(&self, built: &[Done]) -> Result<(), ForkError> {
+        if built.is_empty() {
+            return Ok(());
         }
-        let staging = self.store.fs.open_dir(&self.store.layout.fork_staging())?;
-        Ok(self.store.fs.syncfs(&staging)?)
+        let fs = &self.store.fs;
+        let dirty = fs.dirty_bytes().map(|bytes| bytes as f64 / f64::from(1 << 20));
+        let count = built.iter().map(|(_, built)| build::count(built)).sum();
+        let way = self.sync_costs().choose(count, dirty);
+        let began = Instant::now();
+        match way {
+            Way::Each => {
+                let staged = |request: &Request| self.store.layout.staged_fork(&request.id);
+                // All data is under way before the first sync waits, and what that commits of the log the others need not.
+                built.iter().try_for_each(|(request, built)| build::start_writing(fs, &staged(request), built))?;
+                built.iter().try_for_each(|(request, built)| build::sync(fs, &staged(request), built))?;
+            }
+            Way::Whole => fs.syncfs(&fs.open_dir(&self.store.layout.fork_staging())?)?,
+        }
+        self.sync_costs().learn(way, count, dirty, began.elapsed());
+        Ok(())
     }
 
-    /// Steps 3 to 6. Those whose name was taken meanwhile are added to `failed`.
-    fn publish(&self, built: Vec<(Request, Built)>, failed: &mut Vec<(Request, ForkError)>, proof: &RootProof) -> Result<usize, ForkError> {
+    fn sync_costs(&self) -> std::sync::MutexGuard<'_, super::syncing::Costs> {
+        self.sync_costs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Steps 3 to 6, and the event. Those whose name was taken meanwhile are added to `failed`.
+    fn publish(&self, built: Vec<Done>, failed: &mut Vec<Undone>) -> Result<usize, ForkError> {
         if built.is_empty() {
             return Ok(0);
         }
-        let publishing = |(r, b): &(Request, Built)| Record::Publishing {
-            id: r.id.clone(),
-            memory: b.memory_text(),
-            disk: b.disk_text(),
-            started_at: r.started_at,
-        };
-        self.state().commit(built.iter().map(publishing).collect())?;
         let mut visible = Vec::new();
         for (request, built) in built {
             let target = self.store.layout.instance(&request.name.clone().into());
             match self.store.fs.rename_new(&self.store.layout.staged_fork(&request.id), &target) {
                 Ok(()) => visible.push((request, built)),
                 Err(e) if e.is_taken() => failed.push((request.clone(), super::queue::Denied::NameTaken(request.name).into())),
-                // Neither done nor failed: it stays `publishing`, and the next recovery goes on from here.
+                // Neither done nor failed: the next recovery finds out, and makes it anew.
                 Err(_) => self.unsettled.store(true, Ordering::SeqCst),
             }
         }
-        if let Err(e) = self.store.fs.fsync_dir(self.store.layout.instances()) {
-            self.unsettled.store(true, Ordering::SeqCst);
-            return Err(e.into());
-        }
+        self.settle(&visible).inspect_err(|_| self.unsettled.store(true, Ordering::SeqCst))?;
         let now = self.store.clock.now();
-        self.conclude(visible.iter().map(|(r, _)| Record::Done { id: r.id.clone(), at: now }).collect(), proof)?;
+        self.state().commit_later(visible.iter().map(|(r, _)| Record::Done { id: r.id.clone(), at: now }).collect())?;
+        self.changed.notify_all();
         for (request, built) in &visible {
             self.fell_back.fetch_add(u64::from(built.fell_back.is_some()), Ordering::Relaxed);
-            self.store.events.emit(Event::ForkCreated {
-                fork: request.id.clone(),
-                name: request.name.to_string(),
-                snapshot: request.snapshot_id.clone(),
-                memory: built.memory_text(),
-                disk: built.disk_text(),
-                fell_back: built.fell_back.clone(),
-                waited_ms: u64::try_from((now - request.queued_at).num_milliseconds()).unwrap_or(0),
-            });
+            self.request(&request.id).iter().for_each(|done| self.report_created(done, built.fell_back.clone()));
         }
         Ok(visible.len())
+    }
+
+    /// The event of a fork that is done.
+    pub(super) fn report_created(&self, request: &Request, fell_back: Option<String>) {
+        let Some(finished) = request.finished_at.filter(|_| request.state == super::queue::RequestState::Done) else { return };
+        self.store.events.emit(Event::ForkCreated {
+            fork: request.id.clone(),
+            name: request.name.to_string(),
+            snapshot: request.snapshot_id.clone(),
+            memory: request.memory.clone().unwrap_or_default(),
+            disk: request.disk.clone().unwrap_or_default(),
+            fell_back,
+            waited_ms: u64::try_from((finished - request.queued_at).num_milliseconds()).unwrap_or(0),
+        });
+    }
+
+    /// Steps 4 and 5: what is visible is durable.
+    fn settle(&self, visible: &[Done]) -> Result<(), ForkError> {
+        let publishing =
+            |(r, b): &Done| Record::Publishing { id: r.id.clone(), memory: b.memory_text(), disk: b.disk_text(), started_at: r.started_at };
+        self.state().commit(visible.iter().map(publishing).collect())?;
+        Ok(self.store.fs.fsync_dir(self.store.layout.instances())?)
     }
 
     /// The protocol *fail*: the staging goes, then the journal says so, then the ref is dropped. An attempt that will
@@ -248,7 +273,14 @@ impl Forks {
                 _ => None,
             })
             .collect();
-        self.state().commit(records)?;
+        let all_done = records.iter().all(|record| matches!(record, Record::Done { .. }));
+        let mut state = self.state();
+        if all_done {
+            state.commit_later(records)?
+        } else {
+            state.commit(records)?
+        }
+        drop(state);
         for request in failed.iter().filter_map(|id| self.request(id)) {
             let guard = self.store.lock_snapshot(&request.snapshot_id);
             self.store.drop_ref(&guard, proof, &request.id)?;

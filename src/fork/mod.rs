@@ -12,6 +12,7 @@ mod recipe;
 pub mod reconcile;
 mod remove;
 pub mod rewrite;
+mod syncing;
 
 pub use remove::RemovedFork;
 
@@ -117,10 +118,21 @@ pub struct Forks {
     has_scanned: std::sync::atomic::AtomicBool,
     root_was_lost: std::sync::atomic::AtomicBool,
     fell_back: std::sync::atomic::AtomicU64,
+    sync_costs: Mutex<syncing::Costs>,
     /// Held for reading by each burst, for writing by a recovery.
     bursts: RwLock<()>,
     /// A recovery is due before the next burst: the root was away at the start, or an attempt ended without a record.
     unsettled: std::sync::atomic::AtomicBool,
+}
+
+impl Drop for Forks {
+    /// Writes down what was left for later. Without that nothing is lost: a start finds it out.
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(journal) = &mut state.journal {
+            let _ = journal.flush();
+        }
+    }
 }
 
 /// Queue and journal, under one lock: the last in the order of locks.
@@ -144,6 +156,15 @@ impl State {
     /// Writes records down and, once they are durable, applies them.
     fn commit(&mut self, records: Vec<Record>) -> Result<(), ForkError> {
         self.journal()?.append(&records)?;
+        for record in records {
+            self.queue.apply(record);
+        }
+        Ok(())
+    }
+
+    /// Applies records that a start would find out by itself; they are written down with the next ones.
+    fn commit_later(&mut self, records: Vec<Record>) -> Result<(), ForkError> {
+        self.journal()?.defer(records.iter().cloned())?;
         for record in records {
             self.queue.apply(record);
         }
@@ -179,6 +200,7 @@ impl Forks {
             has_scanned: std::sync::atomic::AtomicBool::new(false),
             root_was_lost: std::sync::atomic::AtomicBool::new(false),
             fell_back: std::sync::atomic::AtomicU64::new(0),
+            sync_costs: Mutex::default(),
             bursts: RwLock::new(()),
             unsettled: std::sync::atomic::AtomicBool::new(true),
         };
@@ -261,7 +283,8 @@ impl Forks {
         request.ok_or_else(|| Denied::Unknown(id.clone()).into())
     }
 
-    /// Puts a journal of what is still known in the place of one that has grown (over 1 MiB and four times what is needed).
+    /// Writes down what was left for later; puts a journal of what is still known in the place of one that has grown (over
+    /// 1 MiB and four times what is needed).
     ///
     /// # Errors
     /// [`ForkError::Journal`]; the old one goes on.
@@ -274,7 +297,8 @@ impl Forks {
         if grown && state.queue.pending() == 0 {
             let records = state.queue.records();
             state.journal()?.compact(&records)?;
+            return Ok(());
         }
-        Ok(())
+        Ok(state.journal()?.flush()?)
     }
 }

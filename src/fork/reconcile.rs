@@ -9,7 +9,7 @@ use crate::store::fs::FsError;
 use crate::store::instances::{self, ForkRecord, Scan, Standing};
 use crate::store::layout::Layout;
 use crate::store::{RefTarget, RootProof};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -123,6 +123,7 @@ impl Forks {
             }
         };
         if self.closed().is_none() {
+            self.restore_refs()?;
             recovered.finished = self.finish_publishing(&proof)?;
             recovered.staging = self.clear_staging()?;
         }
@@ -132,18 +133,39 @@ impl Forks {
         Ok(recovered)
     }
 
-    /// `publishing` without `done`: done if the target carries our id or the staging is gone; failed if the target is
-    /// someone else's; else renamed now.
+    /// Requests whose refs were not durable yet when the journal was: they get them now, before anything is removed.
+    fn restore_refs(&self) -> Result<(), ForkError> {
+        let unfinished = self.requests().into_iter().filter(|r| !r.state.is_final());
+        let mut missing: BTreeMap<SnapshotId, Vec<(ForkId, PathBuf)>> = BTreeMap::new();
+        for request in unfinished {
+            let index = self.store.index();
+            if index.get(&request.snapshot_id).is_some_and(|known| known.present && !known.refs.contains_key(&request.id)) {
+                let place = self.store.layout.instance(&request.name.into());
+                missing.entry(request.snapshot_id).or_default().push((request.id, place));
+            }
+        }
+        for (snapshot, refs) in missing {
+            let guard = self.store.lock_snapshot(&snapshot);
+            self.store.add_refs(&guard, &refs)?;
+        }
+        Ok(())
+    }
+
+    /// Unfinished requests whose fork may be made: done if the target carries our id, or if it was being published and the
+    /// staging is gone; failed if the target is someone else's; else renamed now, if it was being published.
     fn finish_publishing(&self, proof: &RootProof) -> Result<u64, ForkError> {
-        let publishing: Vec<Request> = self.requests().into_iter().filter(|r| r.state == RequestState::Publishing).collect();
+        let unfinished: Vec<Request> = self.requests().into_iter().filter(|r| !r.state.is_final()).collect();
         let now = self.store.clock.now();
         let mut records = Vec::new();
-        for request in &publishing {
+        for request in &unfinished {
             let target = self.store.layout.instance(&request.name.clone().into());
             let staged = self.store.layout.staged_fork(&request.id);
             let done = Record::Done { id: request.id.clone(), at: now };
             let conflict = || Record::Failed { id: request.id.clone(), at: now, error: format!("the name {} was taken", request.name) };
             let carries = matches!(instances::standing(&self.store.fs, &target)?, Standing::Fork(f) if f.fork_id == request.id);
+            if !carries && request.state != RequestState::Publishing {
+                continue;
+            }
             let is_staged = self.store.fs.stat_if_there(&staged)?.is_some();
             records.push(if carries || !is_staged {
                 done
@@ -158,11 +180,14 @@ impl Forks {
                 }
             });
         }
-        if !publishing.is_empty() {
+        let finished = records.len() as u64;
+        if finished > 0 {
             self.store.fs.fsync_dir(self.store.layout.instances())?;
             self.conclude(records, proof)?;
+            // Whether the last process came to say so is not known.
+            unfinished.iter().filter_map(|r| self.request(&r.id)).for_each(|r| self.report_created(&r, None));
         }
-        Ok(publishing.len() as u64)
+        Ok(finished)
     }
 
     /// Removes what is in staging and belongs to no request that is being published.

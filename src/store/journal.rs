@@ -7,7 +7,6 @@
 use super::fs::{Fs, FsError};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
 /// The format that this version writes.
@@ -65,7 +64,8 @@ pub struct Journal<R> {
     file: File,
     poisoned: Option<String>,
     bytes: u64,
-    records: PhantomData<fn(R)>,
+    /// Records that the next frame takes along.
+    deferred: Vec<R>,
 }
 
 /// What a journal held when it was opened.
@@ -161,7 +161,7 @@ impl<R: Serialize + for<'de> Deserialize<'de>> Journal<R> {
             return Ok((Self::rewrite(fs, path, &records)?, Replay { records, torn_bytes }));
         }
         let file = fs.open_append(path)?;
-        let journal = Self { fs: fs.clone(), path: path.to_owned(), file, poisoned: None, bytes: good as u64, records: PhantomData };
+        let journal = Self { fs: fs.clone(), path: path.to_owned(), file, poisoned: None, bytes: good as u64, deferred: Vec::new() };
         Ok((journal, Replay { records, torn_bytes }))
     }
 
@@ -173,30 +173,51 @@ impl<R: Serialize + for<'de> Deserialize<'de>> Journal<R> {
         }
         fs.replace_record(path, &bytes)?;
         let file = fs.open_append(path)?;
-        Ok(Self { fs: fs.clone(), path: path.to_owned(), file, poisoned: None, bytes: bytes.len() as u64, records: PhantomData })
+        Ok(Self { fs: fs.clone(), path: path.to_owned(), file, poisoned: None, bytes: bytes.len() as u64, deferred: Vec::new() })
     }
 
-    /// Appends records as one frame and makes them durable.
+    /// Appends records as one frame, behind those that were deferred, and makes them durable.
     ///
     /// # Errors
     /// [`JournalError`]. After an I/O failure it is not known whether the frame will be found after a restart,
     /// and every later call fails.
     pub fn append(&mut self, records: &[R]) -> Result<(), JournalError> {
-        if records.is_empty() {
+        let all: Vec<&R> = self.deferred.iter().chain(records).collect();
+        if all.is_empty() {
             return Ok(());
         }
         self.usable()?;
-        let bytes = frame(&self.path, &records)?;
+        let bytes = frame(&self.path, &all)?;
         let written = self.fs.write_all(&self.file, &self.path, &bytes).and_then(|()| self.fs.fdatasync(&self.file, &self.path));
         if let Err(e) = written {
             self.poisoned = Some(e.to_string());
             return Err(e.into());
         }
+        self.deferred.clear();
         self.bytes += bytes.len() as u64;
         Ok(())
     }
 
-    /// Puts a journal with only these records in the place of this one.
+    /// Keeps records for the next frame: for those that a start finds out without them. They are not written at once,
+    /// since two frames that are not durable could reach the disk in the wrong order, which would be damage.
+    ///
+    /// # Errors
+    /// [`JournalError::Poisoned`].
+    pub fn defer(&mut self, records: impl IntoIterator<Item = R>) -> Result<(), JournalError> {
+        self.usable()?;
+        self.deferred.extend(records);
+        Ok(())
+    }
+
+    /// Writes down what was deferred.
+    ///
+    /// # Errors
+    /// Those of [`Journal::append`].
+    pub fn flush(&mut self) -> Result<(), JournalError> {
+        self.append(&[])
+    }
+
+    /// Puts a journal with only these records in the place of this one; they say what was deferred as well.
     ///
     /// # Errors
     /// [`JournalError`]; the old journal goes on, if it is still the one that a start would read. If not, every later call
@@ -335,6 +356,23 @@ mod tests {
             assert!(found.contains(&6) && found.contains(&7) == acknowledged, "call {points}: {found:?}, {acknowledged}");
         }
         assert!(points > 5, "{points}");
+    }
+
+    #[test]
+    fn deferred_records_come_with_the_next_frame_in_front_of_it_or_when_they_are_flushed() {
+        let (_dir, path) = three_frames();
+        let (mut journal, _) = Journal::<u32>::open(&Fs::real(), &path).unwrap();
+        let read = || Journal::<u32>::peek(&Fs::real(), &path).unwrap();
+        journal.defer([7, 8]).unwrap();
+        assert_eq!(read(), [1, 2, 3, 4, 5, 6]);
+        journal.append(&[9]).unwrap();
+        assert_eq!(read(), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        journal.defer([10]).unwrap();
+        journal.flush().unwrap();
+        assert_eq!(read().last(), Some(&10));
+        let bytes = journal.bytes();
+        journal.flush().unwrap();
+        assert_eq!(journal.bytes(), bytes);
     }
 
     #[test]

@@ -110,6 +110,15 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`]; the caller drops again what it asked for.
     pub fn add_refs(&self, guard: &SnapshotGuard, forks: &[(ForkId, PathBuf)]) -> Result<(), StoreError> {
+        self.make_refs(guard, forks)?;
+        self.sync_refs(guard.key())
+    }
+
+    /// The first part of [`Store::add_refs`]: they are not durable yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; the caller drops again what it asked for.
+    pub fn make_refs(&self, guard: &SnapshotGuard, forks: &[(ForkId, PathBuf)]) -> Result<(), StoreError> {
         let id = guard.key();
         let dir_path = self.layout.refs_of(id);
         self.fs.mkdir_durable(&dir_path, 0o700)?;
@@ -118,7 +127,15 @@ impl Store {
             self.change(id, |known| known.refs.insert(fork.clone(), RefTarget::At(target.clone())));
             self.fs.symlink(target.as_os_str(), dir.at(fork.as_str().as_ref()))?;
         }
-        Ok(self.fs.fsync(&dir, &dir_path)?)
+        Ok(())
+    }
+
+    /// The second part: makes all refs of a snapshot durable.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]: none that was made since the last time may be taken to be durable.
+    pub fn sync_refs(&self, id: &SnapshotId) -> Result<(), StoreError> {
+        Ok(self.fs.fsync_dir(&self.layout.refs_of(id))?)
     }
 
     /// Points a ref at the place where its fork is now. The old one stays until the new one is there.

@@ -247,6 +247,26 @@ impl Fs {
         Ok(Space { size: stat.blocks().saturating_mul(unit), free: stat.blocks_available().saturating_mul(unit) })
     }
 
+    /// Bytes that wait in the page cache to be written, anybody's and to any file system (proc_meminfo(5), `Dirty`): an
+    /// upper bound of what a syncfs(2) has to write. `None` where it cannot be told, and behind a gate, which is to see the
+    /// same calls each time.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "procfs, not the store")]
+    pub fn dirty_bytes(&self) -> Option<u64> {
+        if self.gate.is_some() {
+            return None;
+        }
+        let table = std::fs::read_to_string("/proc/meminfo").ok()?;
+        let line = table.lines().find_map(|line| line.strip_prefix("Dirty:"))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+    }
+
+    /// Has the kernel begin to write a file's dirty pages, without waiting (sync_file_range(2)). Promises nothing: it only
+    /// makes the fsync that follows shorter.
+    pub fn start_writing(&self, file: &File) {
+        super::sys::start_writing(file);
+    }
+
     /// The first mount point below an open directory, if there is one in our mount namespace (proc_pid_mountinfo(5)): what
     /// lies behind it belongs to somebody else.
     #[expect(clippy::disallowed_methods, reason = "procfs, not the store")]

@@ -1,0 +1,123 @@
+//! Runs the benches and writes their figures into docs/performance.md, between the marks of each.
+//!
+//! `cargo bench --bench report -- [--rounds N] [--bench-only NAMES] [--rows-from DIR]` takes an hour or two; with
+//! `--rows-from` it takes rows that earlier runs wrote there as NAME.rows (`cargo bench --bench NAME -- --rows FILE`).
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    clippy::indexing_slicing,
+    unsafe_code,
+    unreachable_pub,
+    dead_code,
+    missing_docs,
+    reason = "a bench: it works on its own directories, prints, and stops at the first error"
+)]
+
+mod frame;
+#[path = "../tests/it/support/mod.rs"]
+mod support;
+
+use frame::{Beside, Row};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The benches in the order of the page.
+const BENCHES: [&str; 1] = ["burst"];
+
+fn main() {
+    let (mut rounds, mut only, mut from) = ("7".to_owned(), None, None);
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().unwrap_or_else(|| panic!("{arg} needs a value"));
+        match arg.as_str() {
+            "--rounds" => rounds = value(),
+            "--bench-only" => only = Some(value()),
+            "--rows-from" => from = Some(PathBuf::from(value())),
+            "--bench" => {}
+            other => panic!("unknown argument {other}"),
+        }
+    }
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/performance.md");
+    let temp = tempfile::tempdir().unwrap();
+    for name in BENCHES {
+        if only.as_deref().is_some_and(|only: &str| !only.split(',').any(|o| o == name)) {
+            continue;
+        }
+        let rows = match &from {
+            Some(dir) => dir.join(format!("{name}.rows")),
+            None => {
+                let rows = temp.path().join(name);
+                run(name, &rounds, &rows);
+                rows
+            }
+        };
+        let Ok(text) = std::fs::read_to_string(&rows) else { continue };
+        let rows: Vec<Row> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let old = std::fs::read_to_string(&page).unwrap();
+        std::fs::write(&page, replace(&old, name, &block(name, &rows))).unwrap();
+        println!("{name}: {} rows", rows.len());
+    }
+}
+
+fn run(name: &str, rounds: &str, rows: &Path) {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(["bench", "--locked", "--bench", name, "--", "--rounds", rounds, "--rows"])
+        .arg(rows)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .unwrap();
+    assert!(status.success(), "{name}: {status}");
+}
+
+/// The page with another block between a bench's marks.
+fn replace(page: &str, name: &str, block: &str) -> String {
+    let (begin, end) = (format!("<!-- {name}: written by `cargo bench --bench report` -->\n"), format!("<!-- end of {name} -->"));
+    let (before, rest) = page.split_once(&begin).unwrap_or_else(|| panic!("docs/performance.md lacks {begin}"));
+    let (_, after) = rest.split_once(&end).unwrap_or_else(|| panic!("docs/performance.md lacks {end}"));
+    format!("{before}{begin}{block}{end}{after}")
+}
+
+/// One table: a line for each thing on each file system, alone and beside a writer.
+fn block(name: &str, rows: &[Row]) -> String {
+    let rounds = rows.iter().map(|row| row.rounds).min().unwrap_or(0);
+    let mut text = format!("\n    cargo bench --bench {name}\n\nMedians of {rounds}.\n\n");
+    text += "| what | against | fs | alone | | ratio | beside 1 GiB | | ratio | wanted |\n|---|---|---|---|---|---|---|---|---|---|\n";
+    let mut seen: Vec<(&str, &str, &str)> = Vec::new();
+    for row in rows {
+        let key = (row.what.as_str(), row.against.as_str(), row.fs.as_str());
+        if seen.contains(&key) {
+            continue;
+        }
+        seen.push(key);
+        let of = |beside| rows.iter().find(|r| (r.what.as_str(), r.against.as_str(), r.fs.as_str()) == key && r.beside == beside);
+        let cells = |row: Option<&Row>| match row {
+            Some(row) => format!("{} {} | {} | **{:.2}**", number(row.ours), row.unit, number(row.other), row.ratio),
+            None => "| | ".to_owned(),
+        };
+        let wanted = row.wanted.map_or(String::new(), |w| if w < 0.0 { format!("≥ {:.2}", -w) } else { format!("≤ {w:.2}") });
+        let (alone, beside) = (cells(of(Beside::Quiet)), cells(of(Beside::Dirty)));
+        writeln!(text, "| {} | {} | {} | {alone} | {beside} | {wanted} |", row.what, row.against, row.fs).unwrap();
+    }
+    text.push('\n');
+    text
+}
+
+/// Three digits that mean something, thousands apart.
+fn number(value: f64) -> String {
+    let digits = if value >= 100.0 {
+        0
+    } else if value >= 10.0 {
+        1
+    } else {
+        2
+    };
+    let text = format!("{value:.digits$}");
+    let (whole, part) = text.split_once('.').map_or((text.as_str(), ""), |(whole, part)| (whole, part));
+    let grouped: Vec<String> = whole.as_bytes().rchunks(3).rev().map(|chunk| String::from_utf8_lossy(chunk).into_owned()).collect();
+    let grouped = grouped.join(",");
+    if part.is_empty() { grouped } else { format!("{grouped}.{part}") }
+}
