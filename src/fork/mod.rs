@@ -243,6 +243,12 @@ impl Forks {
         self.state().queue.waiting_for(snapshot)
     }
 
+    /// The same of all snapshots at once. For those whose locks the caller holds it stays so until they are let go.
+    #[must_use]
+    pub fn waiting(&self) -> HashMap<SnapshotId, Vec<(ForkId, ForkName)>> {
+        self.state().queue.waiting()
+    }
+
     /// Cancels a request that still waits: journal, then the ref.
     ///
     /// # Errors

@@ -366,6 +366,17 @@ impl Queue {
         forks
     }
 
+    /// The same of all snapshots at once.
+    #[must_use]
+    pub fn waiting(&self) -> HashMap<SnapshotId, Vec<(ForkId, ForkName)>> {
+        let mut all: HashMap<SnapshotId, Vec<_>> = HashMap::new();
+        for request in self.in_order().chain(self.reserved.values()) {
+            all.entry(request.snapshot_id.clone()).or_default().push((request.id.clone(), request.name.clone()));
+        }
+        all.values_mut().for_each(|forks| forks.sort_by(|a, b| a.1.cmp(&b.1)));
+        all
+    }
+
     /// Names that unfinished and reserved requests have taken.
     pub fn taken_names(&self) -> impl Iterator<Item = &ForkName> {
         self.names.iter()

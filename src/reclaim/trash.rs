@@ -3,6 +3,7 @@
 
 use super::{Reclaim, ReclaimError};
 use crate::event::Event;
+use crate::store::StoreError;
 use crate::store::fs::{Fs, Pace};
 use crate::store::sizes;
 use crate::store::trash::{Departed, Trashed};
@@ -106,6 +107,14 @@ impl Reclaim {
             }
         }
         doomed
+    }
+
+    /// Does something that frees space in the end; if it needs room first and there is none, the ballast makes some.
+    fn with_ballast<T>(&self, act: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        match act() {
+            Err(StoreError::Io(e)) if e.is_full() && self.store.drop_ballast() => act(),
+            done => done,
+        }
     }
 
     fn unlink(&self, doomed: &[Trashed], pace: Option<&Pace>) -> u64 {
