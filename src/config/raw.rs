@@ -251,6 +251,9 @@ pub(super) struct RawTrash {
     /// Files unlinked per second at most; 0 means no bound.
     #[schemars(range(min = 0, max = 1_000_000), extend("default" = 2000))]
     pub(super) unlink_rate: Option<u32>,
+    /// Bytes that come free per second at most: behind a large file nothing is unlinked for a while; `0B` means no bound.
+    #[schemars(with = "Option<Bytes>", extend("default" = "4GiB"))]
+    pub(super) unlink_bytes: Option<Text>,
 }
 
 /// `[space]`

@@ -6,7 +6,7 @@
 mod accept;
 mod build;
 mod burst;
-mod group;
+pub(crate) mod group;
 pub mod queue;
 mod recipe;
 pub mod reconcile;
@@ -275,7 +275,7 @@ impl Forks {
         let now = self.store.clock.now();
         let mut state = self.state();
         state.queue.forget(now);
-        let needed = 400 * (state.queue.list().len() as u64 + 1);
+        let needed = 400 * (state.queue.len() as u64 + 1);
         let grown = state.journal()?.bytes() > (1 << 20).max(4 * needed);
         if grown && state.queue.pending() == 0 {
             let records = state.queue.records();

@@ -347,6 +347,18 @@ impl Queue {
         self.in_order().chain(finished).cloned().collect()
     }
 
+    /// How many are unfinished or remembered.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
     /// The forks that a request still needs a ref for, reserved ones too.
     #[must_use]
     pub fn unfinished(&self) -> HashSet<ForkId> {

@@ -5,11 +5,13 @@ use super::links::KnownLinks;
 use super::{Blocked, Reclaim, ReclaimError, Removed, fork_names};
 use crate::event::Event;
 use crate::ids::{ForkId, ForkName, SnapshotId};
+use crate::store::layout::Layout;
+use crate::store::manifest::Manifest;
 use crate::store::{Known, RootProof, SnapshotGuard, StoreError};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// So many are cut with one sync, and are locked for that long: whoever wants a fork of one of them waits for it.
@@ -42,6 +44,10 @@ struct Around {
 }
 
 type Answer = Result<Removed, ReclaimError>;
+
+fn end_of(grace: Duration, cut: DateTime<Utc>) -> DateTime<Utc> {
+    TimeDelta::from_std(grace).ok().and_then(|grace| cut.checked_add_signed(grace)).unwrap_or(DateTime::<Utc>::MAX_UTC)
+}
 
 impl Reclaim {
     /// Cuts one snapshot. The caller has brought the refs up to date ([`crate::fork::Forks::reconcile`]).
@@ -79,6 +85,7 @@ impl Reclaim {
             Ok(proof) => proof,
             Err(e) => return batch.iter().map(|_| Err(ReclaimError::Unmounted(Arc::clone(&e)))).collect(),
         };
+        let _reported = self.cutting.lock().unwrap_or_else(PoisonError::into_inner);
         // In the order of ids, as whoever else takes several.
         let mut guards: BTreeMap<&SnapshotId, Option<SnapshotGuard>> = batch.iter().map(|removal| (&removal.id, None)).collect();
         guards.iter_mut().for_each(|(id, guard)| *guard = Some(self.store.lock_snapshot(id)));
@@ -140,8 +147,7 @@ impl Reclaim {
     }
 
     fn report(&self, gone: &[(&Removal, Known)], grace: Duration) {
-        let now = self.store.clock.now();
-        let until = TimeDelta::from_std(grace).ok().and_then(|grace| now.checked_add_signed(grace));
+        let until = end_of(grace, self.store.clock.now());
         for (removal, known) in gone {
             self.forks.forget_recipe(&removal.id);
             self.store.events.emit(Event::PruneRemoved {
@@ -149,9 +155,41 @@ impl Reclaim {
                 instance: known.summary.as_ref().map(|summary| summary.instance.clone()),
                 policy: known.summary.as_ref().and_then(|summary| summary.policy.clone()),
                 reasons: removal.reasons.clone(),
-                until: until.unwrap_or(DateTime::<Utc>::MAX_UTC),
+                until,
             });
         }
+    }
+
+    /// The start: reports what the last process may have cut without coming to report it. That is what was cut since it wrote
+    /// the sum of boot time down; what it did report is reported once more, under the same id.
+    ///
+    /// # Errors
+    /// [`ReclaimError`] if the trash cannot be listed.
+    pub fn report_again(&self, grace: Duration) -> Result<u64, ReclaimError> {
+        let entries = self.store.trash_entries(&self.store.layout.trash())?;
+        let mut reported = 0;
+        for entry in entries.iter().filter(|entry| entry.uptime >= self.store.uptime_found()) {
+            let Some(id) = entry.snapshot() else { continue };
+            let manifest = Manifest::read(&self.store.fs, &Layout::manifest_in(&entry.path), &id).ok();
+            reported += 1;
+            self.store.events.emit(Event::PruneRemoved {
+                snapshot: id,
+                instance: manifest.as_ref().map(|manifest| manifest.instance.clone()),
+                policy: manifest.and_then(|manifest| manifest.policy),
+                reasons: vec!["before the last start".to_owned()],
+                until: end_of(grace, entry.at),
+            });
+        }
+        Ok(reported)
+    }
+
+    /// Writes the sum of boot time down, when no cut waits to be reported: what was cut before, has been.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the old sum stays.
+    pub fn save_uptime(&self) -> Result<(), StoreError> {
+        let _reported = self.cutting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.store.save_uptime()
     }
 
     /// Everything that needs a snapshot: index, queue, and the disk's own lists of refs and holds.

@@ -105,13 +105,15 @@ pub struct Reclaim {
     /// One sweep at a time.
     sweeping: Mutex<()>,
     memory: Mutex<trash::Memory>,
+    /// Held by each cut until it is reported: see [`Reclaim::save_uptime`]. Taken before any snapshot's lock.
+    cutting: Mutex<()>,
 }
 
 impl Reclaim {
     /// Over a store and its forks.
     #[must_use]
     pub fn new(store: Arc<Store>, forks: Arc<Forks>) -> Self {
-        Self { store, forks, sweeping: Mutex::default(), memory: Mutex::default() }
+        Self { store, forks, sweeping: Mutex::default(), memory: Mutex::default(), cutting: Mutex::default() }
     }
 }
 

@@ -5,11 +5,12 @@
 //! *doomed*: renamed to `unlinking:<name>`, so that nothing that is half unlinked can ever be brought back.
 
 use super::counters::grace_left;
-use super::fs::FsError;
+use super::fs::{FsError, Remover};
 use super::open::{SnapshotGuard, Store};
 use super::{RootProof, StoreError, load, records};
 use crate::ids::{HoldName, InstanceId, SnapshotId};
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -183,6 +184,11 @@ impl Store {
             .collect())
     }
 
+    /// The snapshots that lie in the trash.
+    pub(super) fn trashed_snapshots(&self) -> Result<HashSet<SnapshotId>, FsError> {
+        Ok(self.trash_entries(&self.layout.trash())?.iter().filter_map(Trashed::snapshot).collect())
+    }
+
     /// Renames an entry so that nothing can bring it back; durable once its trash is synced. Returns what it is then.
     ///
     /// # Errors
@@ -236,13 +242,13 @@ impl Store {
         grace_left(grace, wall, self.uptime_seconds().saturating_sub(entry.uptime))
     }
 
-    /// Unlinks a doomed entry, and then, of a snapshot, its marks, refs and holds. Files are unlinked through `fs`,
-    /// which may be paced.
+    /// Unlinks a doomed entry, and then, of a snapshot, its marks, refs and holds. Files are unlinked by `remover`, which
+    /// may be paced.
     ///
     /// # Errors
     /// [`StoreError::Io`]; what is left is found again by the next sweep.
-    pub fn unlink_doomed(&self, fs: &super::fs::Fs, entry: &Trashed) -> Result<(), StoreError> {
-        fs.remove_tree(&entry.path)?;
+    pub fn unlink_doomed(&self, remover: &mut Remover, entry: &Trashed) -> Result<(), StoreError> {
+        remover.remove(&entry.path)?;
         if let Some(Ok(id)) = entry.what.to_str().map(SnapshotId::parse)
             && self.fs.stat_if_there(&self.layout.snapshot(&id))?.is_none()
         {

@@ -144,9 +144,13 @@ impl Worker {
             let (finished, dropped_refs) = (recovered.finished, recovered.dropped_refs);
             store.events.emit(Event::StoreRecovered { staging, finished, dropped_refs, torn_bytes, at: now });
         }
+        let reclaim = Reclaim::new(Arc::clone(&store), Arc::clone(&forks));
+        if let Err(e) = reclaim.report_again(config.trash.grace) {
+            store.events.emit(Event::PruneFailed { snapshot: String::new(), error: e.to_string() });
+        }
         Ok(Arc::new(Self {
             clock: clock::ClockWatch::open(&store, config.wait_for_sync),
-            reclaim: Reclaim::new(Arc::clone(&store), Arc::clone(&forks)),
+            reclaim,
             schedules,
             forks,
             store,
@@ -277,6 +281,14 @@ impl Worker {
         self.sweep()?;
         self.forks.compact().map_err(|e| problem_of_fork(&e))?;
         Ok(failed)
+    }
+
+    /// Writes the sum of boot time down, for the end.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the old sum stays.
+    pub fn save_uptime(&self) -> Result<(), StoreError> {
+        self.reclaim.save_uptime()
     }
 
     fn last_scan(&self) -> Arc<Scan> {

@@ -220,13 +220,17 @@ impl Worker {
     pub fn sweep(&self) -> Answer<Swept> {
         let trash = self.config().trash;
         let rest = Duration::from_secs(1).checked_div(trash.unlink_rate).unwrap_or_default();
+        // One that rests between files gains nothing from a second one, and more than two wait for the file system's journal.
+        let threads = if rest.is_zero() { self.config().threads.clamp(1, 2) } else { 1 };
+        let bytes = trash.unlink_bytes.map(|rate| rate / threads as u64);
         let pressure = planning::pressure(self, &self.config());
         let rules = SweepRules {
             free: pressure.map_or(0, |pressure| pressure.used.saturating_sub(pressure.until)),
             grace: trash.grace,
             fork_grace: trash.fork_grace,
             max_bytes: trash.max_bytes,
-            pace: Some(Pace { rest, stop: Arc::clone(&self.stopping) }),
+            pace: Some(Pace { rest, bytes, stop: Arc::clone(&self.stopping) }),
+            threads,
         };
         let swept = self.reclaim.sweep_by(&rules).map_err(|e| problem_of_reclaim(&e));
         if let Err(e) = self.store.keep_ballast() {

@@ -2,6 +2,7 @@
 
 mod api;
 mod cli;
+mod cut;
 mod disk;
 mod faults;
 mod faults_behind;
