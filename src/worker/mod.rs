@@ -106,6 +106,8 @@ pub struct Worker {
     clock: clock::ClockWatch,
     /// When `run` last looked at its schedules.
     beat: Mutex<Option<crate::policy::lapse::Beat>>,
+    /// What the last tick was made of.
+    ticked: Mutex<Option<due::Ticked>>,
     /// The instances that policies choose from, as they were when they were last looked at.
     selection: Mutex<selection::Selection>,
     /// The pass of the background check.
@@ -164,6 +166,7 @@ impl Worker {
             space_short: AtomicBool::new(false),
             pruning: Mutex::default(),
             beat: Mutex::default(),
+            ticked: Mutex::default(),
             importing: Mutex::default(),
             selection: Mutex::default(),
             scrub: Mutex::default(),

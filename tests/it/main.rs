@@ -26,6 +26,7 @@ mod pairs;
 mod planning;
 mod powercut;
 mod quarantine;
+mod quiet;
 mod race;
 mod refs_model;
 mod removal;
