@@ -213,7 +213,7 @@ pub(super) struct RawWorker {
     #[schemars(range(min = 1, max = 256), extend("default" = 4))]
     pub(super) threads: Option<u32>,
     /// Scheduled snapshots at once, of all policies; as many as `threads` if not given.
-    #[schemars(range(min = 1, max = 256))]
+    #[schemars(range(min = 1, max = 4096))]
     pub(super) max_running: Option<u32>,
 }
 

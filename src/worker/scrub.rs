@@ -48,7 +48,8 @@ impl Worker {
         let Some(slot) = schedule.slot_at_or_before(now) else { return false };
         let Some(id) = self.next_to_scrub(&mut pass, slot) else {
             self.end_pass(&mut pass, now);
-            pass.rests_until = since_boot + REST;
+            let until_slot = schedule.slot_after(now).and_then(|next| (next - now).to_std().ok());
+            pass.rests_until = since_boot + until_slot.map_or(REST, |left| left.min(REST));
             return false;
         };
         let throttled = Throttled::new(&NoProgress, self.store.clock.as_ref(), &self.stopping, config.rate);

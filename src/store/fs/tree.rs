@@ -38,7 +38,10 @@ impl Remover {
         let fs = &self.fs;
         let mut tree = match Below::open(fs, at) {
             Ok(tree) => tree,
-            Err(e) if matches!(e.source, Errno::ENOTDIR | Errno::ELOOP) => return unless_gone(fs.unlink(at)),
+            Err(e) if matches!(e.source, Errno::ENOTDIR | Errno::ELOOP) => match fs.unlink(at) {
+                Err(e) if e.is_not_found() => return Ok(()),
+                done => return done,
+            },
             Err(e) if e.is_not_found() => return Ok(()),
             Err(e) => return Err(e),
         };
