@@ -1,7 +1,7 @@
 //! What a user would do instead, on the same fixture and with the same durability.
 //!
 //! `cargo bench --bench peers -- [--rounds N] [--only TEXT] [--fs LIST] [--quiet | --dirty]` makes its own file systems on
-//! loop devices (root). Each peer is followed by `sync -f`.
+//! loop devices (root). Each peer is followed by `sync -f`. What `rm -rf` and `find -delete` take is in `--bench prune`.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -28,8 +28,6 @@ use support::{Open, World, fixture};
 /// A tree that is copied: a name, and the command line in front of source and target.
 const COPIES: [(&str, &[&str]); 2] =
     [("cp -a --reflink=auto", &["cp", "-a", "--reflink=auto", "--sparse=always"]), ("rsync -aS", &["rsync", "-aS"])];
-/// Snapshots that go at once.
-const MANY: usize = 1000;
 
 fn main() {
     let options = Options::parse();
@@ -47,14 +45,7 @@ fn main() {
     // Links every file: its forks write into one another's disks. It is the least that the shell can do, not a choice.
     let what = What { what: "a fork", against: "cp -al (shares the disks!)", unit: "ms", wanted: None, size };
     options.measure(what, |round| (fork(round), copy(round, &["cp", "-al"], "golden")));
-    for (against, command) in [("rm -rf", REMOVE), ("find -delete", DELETE)] {
-        let what = What { what: "1,000 snapshots unlinked", against, unit: "ms", wanted: Some(1.1), size };
-        options.measure(what, |round| (unlink(round), shell(round, command)));
-    }
 }
-
-const REMOVE: &str = "rm -rf -- \"$1\"/*";
-const DELETE: &str = "find \"$1\" -mindepth 1 -delete";
 
 fn millis(took: Duration) -> f64 {
     took.as_secs_f64() * 1e3
@@ -86,36 +77,6 @@ fn copy(round: &Round<'_>, command: &[&str], instance: &str) -> f64 {
     let ((), took) = round.time(|| {
         // A socket is no news to a copy: rsync copies it, cp makes one as well.
         run(Command::new(program).args(args).arg(&source).arg(&target));
-        sync(round.path);
-    });
-    millis(took)
-}
-
-/// So many snapshots of a small instance, in one directory.
-fn many(round: &Round<'_>) -> (World, Open) {
-    let (world, open) = world(round, 1024);
-    for _ in 0..MANY {
-        open.take("golden").unwrap();
-    }
-    (world, open)
-}
-
-fn unlink(round: &Round<'_>) -> f64 {
-    let (_world, open) = many(round);
-    let ids: Vec<_> = open.store.index().present().map(|(id, _)| id.clone()).collect();
-    ids.iter().for_each(|id| open.remove(id).unwrap());
-    let ((), took) = round.time(|| {
-        assert_eq!(open.reclaim.sweep(Duration::ZERO, Duration::ZERO).unwrap().unlinked, MANY as u64);
-        sync(round.path);
-    });
-    millis(took)
-}
-
-fn shell(round: &Round<'_>, command: &str) -> f64 {
-    std::fs::remove_dir_all(round.path.join("world")).unwrap();
-    let (world, _open) = many(round);
-    let ((), took) = round.time(|| {
-        run(Command::new("sh").args(["-c", command, "sh"]).arg(world.store.join("snapshots")));
         sync(round.path);
     });
     millis(took)

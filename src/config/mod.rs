@@ -119,6 +119,8 @@ pub struct TrashConfig {
     pub max_bytes: Option<u64>,
     /// Files unlinked per second at most; 0: no bound.
     pub unlink_rate: u32,
+    /// Bytes that come free per second at most; none: no bound.
+    pub unlink_bytes: Option<u64>,
 }
 
 /// How much of the file system stays free.

@@ -213,7 +213,7 @@ pub(super) struct RawWorker {
     #[schemars(range(min = 1, max = 256), extend("default" = 4))]
     pub(super) threads: Option<u32>,
     /// Scheduled snapshots at once, of all policies; as many as `threads` if not given.
-    #[schemars(range(min = 1, max = 256))]
+    #[schemars(range(min = 1, max = 4096))]
     pub(super) max_running: Option<u32>,
 }
 
@@ -251,6 +251,9 @@ pub(super) struct RawTrash {
     /// Files unlinked per second at most; 0 means no bound.
     #[schemars(range(min = 0, max = 1_000_000), extend("default" = 2000))]
     pub(super) unlink_rate: Option<u32>,
+    /// Bytes that come free per second at most: behind a large file nothing is unlinked for a while; `0B` means no bound.
+    #[schemars(with = "Option<Bytes>", extend("default" = "4GiB"))]
+    pub(super) unlink_bytes: Option<Text>,
 }
 
 /// `[space]`

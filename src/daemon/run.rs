@@ -40,7 +40,9 @@ pub fn run(config: Config, around: &Surroundings) -> Answer<()> {
     reload::report_loaded(&worker, &worker.config());
     worker.announce();
     let failed = |what: &str, e: &dyn std::fmt::Display| Problem::new(ProblemKind::Failed, format!("cannot {what}: {e}"));
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    // Each slot that is being taken has a thread, and what else blocks some more.
+    let blocking = worker.config().max_running.saturating_add(512);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(blocking).enable_all().build();
     let runtime = runtime.map_err(|e| failed("start the async runtime", &e))?;
     let daemon = Arc::new(Daemon {
         worker: Arc::clone(&worker),
@@ -57,7 +59,7 @@ pub fn run(config: Config, around: &Surroundings) -> Answer<()> {
     runtime.shutdown_timeout(Duration::from_secs(1));
     // A closed queue has been reported; the next start finds out what is done.
     drop(worker.forks.compact());
-    if let Err(e) = worker.store.save_uptime() {
+    if let Err(e) = worker.save_uptime() {
         tracing::debug!(error = %e, "uptime not saved");
     }
     worker.store.events.emit(Event::WorkerStopped { why, at: worker.store.clock.now() });
@@ -110,7 +112,8 @@ impl Daemon {
         let mut metronome = self.metronome().await?;
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&self).schedule(stopped.clone()));
-        tasks.spawn(Arc::clone(&self).reclaim(stopped.clone()));
+        tasks.spawn(Arc::clone(&self).prune(stopped.clone()));
+        tasks.spawn(Arc::clone(&self).unlink(stopped.clone()));
         tasks.spawn(Arc::clone(&self).heartbeat(stopped.clone()));
         let signal = self.wait_for_signal(signals).await;
         self.worker.stopping.store(true, Ordering::SeqCst);
@@ -161,22 +164,28 @@ impl Daemon {
     /// Takes what is due and whose turn it is, each slot on its own: a slow one holds up no other.
     async fn schedule(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
         let mut running = JoinSet::new();
-        let mut looked = tokio::time::Instant::now();
+        let mut next = tokio::time::Instant::now() + BEAT;
         loop {
             let look = tokio::select! {
                 _ = stopped.wait_for(|stop| *stop) => break,
                 () = self.tick.notified() => true,
                 () = self.turn.notified() => false,
                 // A metronome that has stopped must not stop the schedule: it goes by the wall clock, and waits for hours
-                // when that is set back.
-                () = tokio::time::sleep_until(looked + BEAT) => true,
+                // when that is set back. Nor need a slot wait for it: it strikes up to half a second late.
+                () = tokio::time::sleep_until(next) => true,
             };
-            if look {
-                looked = tokio::time::Instant::now();
-            }
             let worker = Arc::clone(&self.worker);
-            let jobs = tokio::task::spawn_blocking(move || if look { worker.beat() } else { worker.next_turns() }).await;
-            let jobs = jobs.unwrap_or_default();
+            let looked = tokio::task::spawn_blocking(move || {
+                let jobs = if look { worker.beat() } else { worker.next_turns() };
+                (jobs, worker.quiet_until())
+            });
+            let (jobs, due) = looked.await.unwrap_or_default();
+            if look {
+                next = tokio::time::Instant::now() + BEAT;
+            }
+            // By the wall clock as it is now: if it steps, the next beat looks again.
+            let until_due = due.map(|due| (due - self.worker.store.clock.now()).to_std().unwrap_or_default());
+            next = until_due.map_or(next, |left| next.min(tokio::time::Instant::now() + left));
             self.spawn(jobs, &mut running);
             while running.try_join_next().is_some() {}
         }
@@ -198,34 +207,60 @@ impl Daemon {
         }
     }
 
-    /// Prunes every so often, after each snapshot, and when a fork has gone; empties the trash.
-    async fn reclaim(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
+    /// Prunes every so often, after each snapshot, when a fork has gone, and when the file system fills.
+    async fn prune(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
         let mut since_prune = tokio::time::Instant::now();
         loop {
             let every = self.worker.config().prune_every.to_std().unwrap_or(SWEEP);
-            let prune = tokio::select! {
+            let is_time = tokio::select! {
                 _ = stopped.wait_for(|stop| *stop) => return,
                 () = self.prune.notified() => true,
                 () = tokio::time::sleep_until(since_prune + every) => true,
-                () = self.sweep.notified() => false,
                 () = tokio::time::sleep(SWEEP) => false,
             };
             let worker = Arc::clone(&self.worker);
-            let done = tokio::task::spawn_blocking(move || {
-                if prune || worker.is_filling() {
-                    worker.prune_pass().map(drop)?;
-                }
-                worker.sweep().map(drop)?;
-                // A closed queue has been reported; it keeps everything.
-                drop(worker.forks.compact());
-                Answer::Ok(())
+            let pruned = tokio::task::spawn_blocking(move || {
+                let prunes = is_time || worker.is_filling();
+                if prunes { worker.prune_pass().map(|_| true) } else { Answer::Ok(false) }
             });
-            if let Ok(Err(problem)) = done.await {
-                self.worker.store.events.emit(Event::PruneFailed { snapshot: String::new(), error: problem.detail });
-            }
-            if prune {
+            let pruned = self.reported(pruned.await);
+            if is_time {
                 since_prune = tokio::time::Instant::now();
             }
+            if pruned {
+                self.sweep.notify_one();
+            }
+        }
+    }
+
+    /// Empties the trash: not with what prunes, which must not wait for files to go.
+    async fn unlink(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
+        loop {
+            tokio::select! {
+                _ = stopped.wait_for(|stop| *stop) => return,
+                () = self.sweep.notified() => {}
+                () = tokio::time::sleep(SWEEP) => {}
+            }
+            let worker = Arc::clone(&self.worker);
+            let swept = tokio::task::spawn_blocking(move || {
+                worker.sweep()?;
+                // A closed queue has been reported; it keeps everything.
+                drop(worker.forks.compact());
+                Answer::Ok(true)
+            });
+            self.reported(swept.await);
+        }
+    }
+
+    /// Reports what failed as a whole; else what was answered.
+    fn reported(&self, done: Result<Answer<bool>, tokio::task::JoinError>) -> bool {
+        match done {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(problem)) => {
+                self.worker.store.events.emit(Event::PruneFailed { snapshot: String::new(), error: problem.detail });
+                false
+            }
+            Err(_) => false,
         }
     }
 
@@ -236,7 +271,7 @@ impl Daemon {
                 () = tokio::time::sleep(HEARTBEAT) => {}
             }
             let worker = &self.worker;
-            let failing = worker.schedules.pairs().iter().filter(|(_, entry)| entry.failures > 0).count() as u64;
+            let failing = worker.schedules.failing() as u64;
             worker.store.events.emit(Event::WorkerHeartbeat {
                 pending: worker.forks.pending() as u64,
                 failing,

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// Collects asks, and has one caller answer them in batches.
 #[derive(Debug)]
-pub(super) struct GroupCommit<A, R> {
+pub(crate) struct GroupCommit<A, R> {
     inbox: Mutex<Inbox<A, R>>,
 }
 
@@ -40,7 +40,7 @@ impl<A, R> GroupCommit<A, R> {
     }
 
     /// Hands asks in and waits for their answers, in order; `None` where the leader died. `work` answers a whole batch.
-    pub(super) fn submit(&self, asks: Vec<A>, work: impl Fn(Vec<A>) -> Vec<R>) -> Vec<Option<R>> {
+    pub(crate) fn submit(&self, asks: Vec<A>, work: impl Fn(Vec<A>) -> Vec<R>) -> Vec<Option<R>> {
         let mut answers: Vec<Receiver<R>> = Vec::with_capacity(asks.len());
         let leads = {
             let mut inbox = self.inbox();

@@ -6,7 +6,7 @@
 mod accept;
 mod build;
 mod burst;
-mod group;
+pub(crate) mod group;
 pub mod queue;
 mod recipe;
 pub mod reconcile;
@@ -265,6 +265,12 @@ impl Forks {
         self.state().queue.waiting_for(snapshot)
     }
 
+    /// The same of all snapshots at once. For those whose locks the caller holds it stays so until they are let go.
+    #[must_use]
+    pub fn waiting(&self) -> HashMap<SnapshotId, Vec<(ForkId, ForkName)>> {
+        self.state().queue.waiting()
+    }
+
     /// Cancels a request that still waits: journal, then the ref.
     ///
     /// # Errors
@@ -292,7 +298,7 @@ impl Forks {
         let now = self.store.clock.now();
         let mut state = self.state();
         state.queue.forget(now);
-        let needed = 400 * (state.queue.list().len() as u64 + 1);
+        let needed = 400 * (state.queue.len() as u64 + 1);
         let grown = state.journal()?.bytes() > (1 << 20).max(4 * needed);
         if grown && state.queue.pending() == 0 {
             let records = state.queue.records();

@@ -347,6 +347,18 @@ impl Queue {
         self.in_order().chain(finished).cloned().collect()
     }
 
+    /// How many are unfinished or remembered.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
     /// The forks that a request still needs a ref for, reserved ones too.
     #[must_use]
     pub fn unfinished(&self) -> HashSet<ForkId> {
@@ -364,6 +376,17 @@ impl Queue {
             .collect();
         forks.sort_by(|a, b| a.1.cmp(&b.1));
         forks
+    }
+
+    /// The same of all snapshots at once.
+    #[must_use]
+    pub fn waiting(&self) -> HashMap<SnapshotId, Vec<(ForkId, ForkName)>> {
+        let mut all: HashMap<SnapshotId, Vec<_>> = HashMap::new();
+        for request in self.in_order().chain(self.reserved.values()) {
+            all.entry(request.snapshot_id.clone()).or_default().push((request.id.clone(), request.name.clone()));
+        }
+        all.values_mut().for_each(|forks| forks.sort_by(|a, b| a.1.cmp(&b.1)));
+        all
     }
 
     /// Names that unfinished and reserved requests have taken.

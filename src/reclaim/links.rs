@@ -6,15 +6,20 @@ use crate::ids::SnapshotId;
 use crate::store::Summary;
 use crate::store::fs::{Below, FileType, Found};
 use crate::store::layout::Layout;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+
+/// How many names of each memory file are known, once somebody had to ask: for one batch of cuts, whose locks are held.
+#[derive(Debug, Default)]
+pub(super) struct KnownLinks(Option<HashMap<(u64, u64), u64>>);
 
 impl Reclaim {
     /// A memory file of the snapshot with more names than snapshots and forks that we know have.
-    pub(super) fn unknown_link(&self, summary: &Summary) -> Result<Option<PathBuf>, ReclaimError> {
+    pub(super) fn unknown_link(&self, summary: &Summary, known: &mut KnownLinks) -> Result<Option<PathBuf>, ReclaimError> {
         let data = Layout::data_in(&self.store.layout.snapshot(&summary.id));
         for memory in &summary.memory {
             let Some(meta) = self.store.fs.stat_below(&data, &memory.path)? else { continue };
-            if meta.links > 1 && meta.links > self.known_links(meta.file_id)? {
+            if meta.links > 1 && meta.links > self.known_links(known, meta.file_id)? {
                 return Ok(Some(data.join(&memory.path)));
             }
         }
@@ -35,28 +40,40 @@ impl Reclaim {
         Ok(linked.map(|f| data.join(&f.path)))
     }
 
-    /// How many names of an inode we know: in snapshots, in the trash, and in forks. Walks them all; asked only of a
-    /// file that has several names and no ref.
-    fn known_links(&self, file_id: (u64, u64)) -> Result<u64, ReclaimError> {
+    /// How many names of an inode we know. They are all counted when the first file is asked for that has several names and
+    /// no ref: a cut of many that share a file with each other and with forks must not walk everything for each of them.
+    fn known_links(&self, known: &mut KnownLinks, file_id: (u64, u64)) -> Result<u64, ReclaimError> {
+        if known.0.is_none() {
+            known.0 = Some(self.count_links()?);
+        }
+        Ok(known.0.as_ref().and_then(|counts| counts.get(&file_id).copied()).unwrap_or(0))
+    }
+
+    /// All names of memory files: in snapshots, in the trash, and in forks.
+    fn count_links(&self) -> Result<HashMap<(u64, u64), u64>, ReclaimError> {
         let summaries: Vec<_> = self.store.index().present().filter_map(|(_, known)| known.summary.clone()).collect();
-        let has =
-            |root: &Path, path: &Path| self.store.fs.stat_below(root, path).ok().flatten().is_some_and(|meta| meta.file_id == file_id);
-        let mut paths: Vec<PathBuf> = summaries.iter().flat_map(|s| s.memory.iter().map(|m| m.path.clone())).collect();
+        let mut counts = HashMap::new();
+        let mut count = |root: &Path, path: &Path| {
+            // What cannot be looked at is not known.
+            if let Ok(Some(meta)) = self.store.fs.stat_below(root, path) {
+                *counts.entry(meta.file_id).or_insert(0) += 1;
+            }
+        };
+        let mut paths: Vec<&PathBuf> = summaries.iter().flat_map(|summary| summary.memory.iter().map(|memory| &memory.path)).collect();
         paths.sort();
         paths.dedup();
-        let mut count = 0;
         for summary in &summaries {
             let data = Layout::data_in(&self.store.layout.snapshot(&summary.id));
-            count += summary.memory.iter().filter(|m| has(&data, &m.path)).count() as u64;
+            summary.memory.iter().for_each(|memory| count(&data, &memory.path));
         }
         for entry in self.store.trash_entries(&self.store.layout.trash())? {
             let data = Layout::data_in(&entry.path);
-            count += paths.iter().filter(|p| has(&data, p)).count() as u64;
+            paths.iter().for_each(|path| count(&data, path));
         }
         let scan = self.forks.scan()?;
         for (dir, _) in scan.carriers(&self.store.layout).into_values().flatten() {
-            count += paths.iter().filter(|p| has(&dir, p)).count() as u64;
+            paths.iter().for_each(|path| count(&dir, path));
         }
-        Ok(count)
+        Ok(counts)
     }
 }

@@ -1,23 +1,22 @@
-//! Removing: the protocol *remove*, one snapshot at a time, and unlinking what lies in the trash. A plan is a proposal;
+//! Removing: the protocol *remove* (`cut.rs`), and unlinking what lies in the trash (`trash.rs`). A plan is a proposal;
 //! everything that protects a snapshot is read again here, at the cut. Nothing here decides what should go.
 
+mod cut;
 mod links;
 mod trash;
 mod undelete;
 
+pub use cut::Removal;
 pub use trash::{SweepRules, Swept};
 
-use crate::event::Event;
 use crate::fork::Forks;
 use crate::ids::{ForkName, InstanceId, SnapshotId};
 use crate::store::fs::FsError;
 use crate::store::root::RootError;
 use crate::store::trash::name_before;
 use crate::store::{Known, RefTarget, Store, StoreError};
-use chrono::{DateTime, TimeDelta, Utc};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 /// Why a snapshot was not removed.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +40,13 @@ pub enum ReclaimError {
     NameTaken(InstanceId),
     /// The instances root is not proven, so it cannot be told what needs it.
     #[error("nothing is removed while the instances root is not proven: {0}")]
-    Unmounted(#[from] RootError),
+    Unmounted(#[source] Arc<RootError>),
+}
+
+impl From<RootError> for ReclaimError {
+    fn from(e: RootError) -> Self {
+        Self::Unmounted(Arc::new(e))
+    }
 }
 
 impl From<FsError> for ReclaimError {
@@ -100,92 +105,15 @@ pub struct Reclaim {
     /// One sweep at a time.
     sweeping: Mutex<()>,
     memory: Mutex<trash::Memory>,
+    /// Held by each cut until it is reported: see [`Reclaim::save_uptime`]. Taken before any snapshot's lock.
+    cutting: Mutex<()>,
 }
 
 impl Reclaim {
     /// Over a store and its forks.
     #[must_use]
     pub fn new(store: Arc<Store>, forks: Arc<Forks>) -> Self {
-        Self { store, forks, sweeping: Mutex::default(), memory: Mutex::default() }
-    }
-
-    /// Cuts one snapshot: lock, read all that protects it, rename into the trash, sync, unlock. The caller has brought
-    /// the refs up to date ([`Forks::reconcile`]).
-    ///
-    /// # Errors
-    /// [`ReclaimError::Blocked`] with everything that needs it; others as they say.
-    pub fn remove(&self, id: &SnapshotId, reasons: &[String], grace: Duration) -> Result<Removed, ReclaimError> {
-        self.remove_even(id, reasons, grace, false)
-    }
-
-    /// The same, and with `unreadable` also a snapshot whose manifest cannot be read: somebody has looked at it.
-    ///
-    /// # Errors
-    /// Those of [`Reclaim::remove`].
-    pub fn remove_even(&self, id: &SnapshotId, reasons: &[String], grace: Duration, unreadable: bool) -> Result<Removed, ReclaimError> {
-        let proof = self.store.prove_root()?;
-        let guard = self.store.lock_snapshot(id);
-        let known = self.store.known(id)?;
-        let blocked = self.blocked(id, &known, unreadable)?;
-        if !blocked.why.is_empty() {
-            drop(guard);
-            let reclaimable_bytes = self.store.reclaimable_bytes(id, Duration::ZERO).ok();
-            return Err(ReclaimError::Blocked { id: id.clone(), blocked: Blocked { reclaimable_bytes, ..blocked } });
-        }
-        let trashed = self.with_ballast(|| self.store.cut(&guard, &proof))?;
-        drop(guard);
-        self.forks.forget_recipe(id);
-        let now = self.store.clock.now();
-        let until = TimeDelta::from_std(grace).ok().and_then(|grace| now.checked_add_signed(grace));
-        self.store.events.emit(Event::PruneRemoved {
-            snapshot: id.clone(),
-            instance: known.summary.as_ref().map(|summary| summary.instance.clone()),
-            policy: known.summary.as_ref().and_then(|summary| summary.policy.clone()),
-            reasons: reasons.to_vec(),
-            until: until.unwrap_or(DateTime::<Utc>::MAX_UTC),
-        });
-        Ok(Removed { id: id.clone(), trashed })
-    }
-
-    /// Does something that frees space in the end; if it needs room first and there is none, the ballast makes some.
-    fn with_ballast<T>(&self, act: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
-        match act() {
-            Err(StoreError::Io(e)) if e.is_full() && self.store.drop_ballast() => act(),
-            done => done,
-        }
-    }
-
-    /// Everything that needs a snapshot: index, queue, and the disk's own lists of refs and holds.
-    fn blocked(&self, id: &SnapshotId, known: &Known, unreadable: bool) -> Result<Blocked, ReclaimError> {
-        let queued = self.forks.waiting_for(id);
-        let (refs, holds) = self.store.refs_and_holds_on_disk(id)?;
-        let mut blocked = Blocked {
-            forks: fork_names(known, &queued),
-            holds: known.holds.iter().map(ToString::to_string).collect(),
-            details: known.damage().into_iter().collect(),
-            ..Blocked::default()
-        };
-        let live = known.refs.keys().any(|fork| !queued.iter().any(|(q, _)| q == fork));
-        let mut because = |is: bool, why: &'static str| {
-            if is {
-                blocked.why.push(why);
-            }
-        };
-        because(live || refs > known.refs.len(), "live_forks");
-        because(!queued.is_empty(), "queued");
-        because(known.pins > 0, "pinned");
-        because(!known.holds.is_empty() || holds > 0, "held");
-        because(!known.unreadable.is_empty() || (known.summary.is_none() && !unreadable), "unreadable");
-        if blocked.why.is_empty()
-            && let Some(path) = match &known.summary {
-                Some(summary) => self.unknown_link(summary)?,
-                None => self.any_link(id)?,
-            }
-        {
-            blocked.why.push("linked");
-            blocked.details.push(format!("{} has a link that is no known fork's", path.display()));
-        }
-        Ok(blocked)
+        Self { store, forks, sweeping: Mutex::default(), memory: Mutex::default(), cutting: Mutex::default() }
     }
 }
 

@@ -3,12 +3,14 @@
 
 use super::{Reclaim, ReclaimError};
 use crate::event::Event;
-use crate::store::fs::{Fs, Pace};
+use crate::store::StoreError;
+use crate::store::fs::Pace;
 use crate::store::sizes;
 use crate::store::trash::{Departed, Trashed};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// When entries go, and how fast.
@@ -22,8 +24,10 @@ pub struct SweepRules {
     pub max_bytes: Option<u64>,
     /// So many bytes are to come free at once, whatever the grace; the oldest go first.
     pub free: u64,
-    /// How fast files are unlinked.
+    /// How fast files are unlinked, by each thread.
     pub pace: Option<Pace>,
+    /// Threads that unlink, one at least.
+    pub threads: usize,
 }
 
 /// What a sweep did.
@@ -42,7 +46,14 @@ pub(super) struct Memory {
     bytes: HashMap<PathBuf, u64>,
     /// Failures that were reported: once each, not at every sweep.
     reported: BTreeSet<(String, String)>,
+    /// No removal has left records behind.
+    is_clear: bool,
+    /// When the sum of boot time was written down, by the boot clock.
+    saved: Option<Duration>,
 }
+
+/// So long the sum of boot time is in memory only. What a crash loses of it makes graces longer.
+const SAVE: Duration = Duration::from_secs(60);
 
 impl Reclaim {
     /// [`Reclaim::sweep_by`] with these graces, no bound and no pace.
@@ -76,10 +87,25 @@ impl Reclaim {
         });
         self.forget_all_but(&waiting);
         let doomed = self.doom(&due, &[&trash, &root_trash]);
-        swept.unlinked = self.unlink(&doomed, rules.pace.as_ref());
-        self.store.clear_orphan_records()?;
-        self.store.save_uptime()?;
+        swept.unlinked = self.unlink(&doomed, rules);
+        self.settle()?;
         Ok(swept)
+    }
+
+    /// What need not be done each time: records that nothing is left of are looked for after a start and behind a failure,
+    /// and the sum of boot time is written down once a minute.
+    fn settle(&self) -> Result<(), ReclaimError> {
+        if !self.memory().is_clear {
+            self.store.clear_orphan_records()?;
+            self.memory().is_clear = true;
+        }
+        let now = self.store.clock.since_boot();
+        let is_old = self.memory().saved.is_none_or(|at| now.saturating_sub(at) >= SAVE);
+        if is_old {
+            self.save_uptime()?;
+            self.memory().saved = Some(now);
+        }
+        Ok(())
     }
 
     /// Renames what is to go, with one sync for each trash. What cannot be renamed durably is not unlinked.
@@ -108,25 +134,44 @@ impl Reclaim {
         doomed
     }
 
-    fn unlink(&self, doomed: &[Trashed], pace: Option<&Pace>) -> u64 {
-        let fs: Fs = pace.map_or_else(|| self.store.fs.clone(), |pace| self.store.fs.paced(pace.clone()));
-        let (mut unlinked, mut departed) = (0, false);
-        for entry in doomed {
-            match self.store.unlink_doomed(&fs, entry) {
-                Ok(()) => {
-                    unlinked += 1;
-                    departed |= entry.instance().is_some();
-                }
-                // Somebody wants it to stop: the next start goes on.
-                Err(_) if pace.is_some_and(|pace| pace.stop.load(std::sync::atomic::Ordering::SeqCst)) => break,
-                Err(e) => self.report_once(entry, &e.to_string()),
-            }
+    /// Does something that frees space in the end; if it needs room first and there is none, the ballast makes some.
+    fn with_ballast<T>(&self, act: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        match act() {
+            Err(StoreError::Io(e)) if e.is_full() && self.store.drop_ballast() => act(),
+            done => done,
         }
+    }
+
+    fn unlink(&self, doomed: &[Trashed], rules: &SweepRules) -> u64 {
+        let (next, unlinked, departed) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        let is_stopped = || rules.pace.as_ref().is_some_and(|pace| pace.stop.load(Ordering::SeqCst));
+        let work = || {
+            let fs = &self.store.fs;
+            let mut remover = rules.pace.as_ref().map_or_else(|| fs.remover(), |pace| fs.paced(pace.clone()).remover());
+            while let Some(entry) = doomed.get(next.fetch_add(1, Ordering::SeqCst)) {
+                match self.store.unlink_doomed(&mut remover, entry) {
+                    Ok(()) => {
+                        unlinked.fetch_add(1, Ordering::SeqCst);
+                        departed.fetch_or(entry.instance().is_some(), Ordering::SeqCst);
+                    }
+                    // Somebody wants it to stop: the next start goes on.
+                    Err(_) if is_stopped() => return,
+                    Err(e) => {
+                        self.memory().is_clear = false;
+                        self.report_once(entry, &e.to_string());
+                    }
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            (1..rules.threads.min(doomed.len())).for_each(|_| drop(scope.spawn(work)));
+            work();
+        });
         // Forks that lay there needed their snapshots until now.
-        if departed && let Err(e) = self.forks.reconcile() {
+        if departed.into_inner() && let Err(e) = self.forks.reconcile() {
             self.store.events.emit(Event::PruneFailed { snapshot: String::new(), error: e.to_string() });
         }
-        unlinked
+        unlinked.into_inner()
     }
 
     /// The oldest entries, as many as must go so that the rest takes no more bytes than it may.

@@ -79,6 +79,8 @@ impl Schedules {
         if let Some(all) = live.running.get_mut(policy) {
             all.remove(instance);
         }
+        // One that was left has no new entry, and is due as before.
+        self.ledger.touch();
     }
 
     fn run_slot(&self, job: &Job, pair: &Pair, how: How<'_>) -> Result<bool, LedgerError> {
@@ -130,12 +132,17 @@ impl Schedules {
         Ok(standing(&self.store.fs, &self.store.layout.instance(instance))? != Standing::Plain)
     }
 
-    /// Reports a snapshot; also one that lacks its instance's tags, or whose instance could not be let go on: somebody must
-    /// look at these.
+    /// Reports a snapshot; also one whose instance could not be let go on, and, once and not at each slot, that it lacks its
+    /// instance's tags: somebody must look at these.
     pub fn report_taken(&self, taken: &Taken, now: DateTime<Utc>) {
         self.store.events.emit(taken_event(&taken.summary, taken.frozen, now));
-        if let Some(why) = &taken.summary.tags_unread {
-            let path = Layout::tags_in(&self.store.layout.instance(&taken.summary.instance)).display().to_string();
+        let instance = &taken.summary.instance;
+        let before = match &taken.summary.tags_unread {
+            Some(why) => self.live().unread.insert(instance.clone(), why.clone()),
+            None => self.live().unread.remove(instance),
+        };
+        if let Some(why) = taken.summary.tags_unread.as_ref().filter(|why| before.as_ref() != Some(why)) {
+            let path = Layout::tags_in(&self.store.layout.instance(instance)).display().to_string();
             self.store.events.emit(Event::RecordUnreadable { path, why: why.clone(), blocks: Vec::new() });
         }
         if let Some(error) = &taken.thaw_error {

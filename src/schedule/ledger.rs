@@ -2,14 +2,16 @@
 
 use super::Pair;
 use crate::event::Event;
+use crate::fork::group::GroupCommit;
 use crate::ids::{InstanceId, PolicyName};
 use crate::policy::cadence::LedgerEntry;
-use crate::store::counters::{read_record, write_record};
+use crate::store::counters::{read_record, write_records};
 use crate::store::fs::FsError;
 use crate::store::manifest::RecordError;
 use crate::store::{Store, StoreError};
 use chrono::{DateTime, Utc};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What can go wrong with the ledger.
@@ -21,6 +23,9 @@ pub enum LedgerError {
     /// An entry cannot be written.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The answer never came: the thread that was to write it is gone.
+    #[error("the ledger was not written: whoever did so came to an end")]
+    Unanswered,
 }
 
 impl From<FsError> for LedgerError {
@@ -34,6 +39,9 @@ impl From<FsError> for LedgerError {
 pub struct Ledger {
     store: Arc<Store>,
     entries: Mutex<Entries>,
+    /// Goes up with each change: what was computed from the entries holds for as long as it stays.
+    changes: AtomicU64,
+    asks: GroupCommit<(Pair, LedgerEntry), Result<(), LedgerError>>,
 }
 
 type Entries = BTreeMap<PolicyName, BTreeMap<InstanceId, Known>>;
@@ -79,7 +87,7 @@ impl Ledger {
                 }
             }
         }
-        Ok(Self { store, entries: Mutex::new(entries) })
+        Ok(Self { store, entries: Mutex::new(entries), changes: AtomicU64::new(0), asks: GroupCommit::default() })
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {
@@ -93,6 +101,11 @@ impl Ledger {
     /// Whether a pair's slot was due when somebody last looked.
     pub(super) fn is_due(&self, (policy, instance): &Pair) -> bool {
         self.entries().get(policy).and_then(|all| all.get(instance)).is_some_and(|known| known.seen.is_some())
+    }
+
+    /// How many pairs failed the last time.
+    pub(super) fn failing(&self) -> usize {
+        self.entries().values().flat_map(BTreeMap::values).filter(|known| known.entry.failures > 0).count()
     }
 
     /// All entries.
@@ -112,8 +125,19 @@ impl Ledger {
         }
     }
 
+    /// How often anything has changed.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::SeqCst)
+    }
+
+    /// Has everything looked at again that was computed from the entries.
+    pub(super) fn touch(&self) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// Forgets when nothing is due: after a change of policies or of the clock.
     pub(super) fn reconsider(&self) {
+        self.touch();
         self.entries().values_mut().flat_map(BTreeMap::values_mut).for_each(|known| known.quiet_until = None);
     }
 
@@ -127,10 +151,45 @@ impl Ledger {
         Ok(entry)
     }
 
-    /// Writes an entry, durable on return, and then remembers it.
+    /// Writes an entry, durable on return, and then remembers it. What others write meanwhile is synced with it: where a
+    /// thousand slots come at once, they do not wait for a sync of each.
     pub(super) fn set(&self, pair: &Pair, entry: LedgerEntry) -> Result<(), LedgerError> {
-        write_record(&self.store.fs, &self.store.layout.ledger_entry(&pair.0, &pair.1), &entry)?;
-        self.entries().entry(pair.0.clone()).or_default().insert(pair.1.clone(), Known::new(entry));
-        Ok(())
+        self.set_all(vec![(pair.clone(), entry)]).pop().unwrap_or(Err(LedgerError::Unanswered))
+    }
+
+    /// The same for many; the answers are in their order.
+    pub(super) fn set_all(&self, all: Vec<(Pair, LedgerEntry)>) -> Vec<Result<(), LedgerError>> {
+        let answers = self.asks.submit(all, |batch| self.write(batch));
+        answers.into_iter().map(|answer| answer.unwrap_or(Err(LedgerError::Unanswered))).collect()
+    }
+
+    /// What is written to one entry twice is written one after the other.
+    fn write(&self, batch: Vec<(Pair, LedgerEntry)>) -> Vec<Result<(), LedgerError>> {
+        let (mut answers, mut run, mut pairs) = (Vec::with_capacity(batch.len()), Vec::new(), HashSet::new());
+        for ask in batch {
+            if !pairs.insert(ask.0.clone()) {
+                answers.extend(self.write_run(std::mem::take(&mut run)));
+                pairs = HashSet::from([ask.0.clone()]);
+            }
+            run.push(ask);
+        }
+        answers.extend(self.write_run(run));
+        answers
+    }
+
+    fn write_run(&self, run: Vec<(Pair, LedgerEntry)>) -> Vec<Result<(), LedgerError>> {
+        let layout = &self.store.layout;
+        let records: Vec<_> = run.iter().map(|((policy, instance), entry)| (layout.ledger_entry(policy, instance), entry)).collect();
+        let written = write_records(&self.store.fs, &records);
+        let mut entries = self.entries();
+        let remember = |(((policy, instance), entry), written): ((Pair, LedgerEntry), Result<(), StoreError>)| {
+            written?;
+            entries.entry(policy).or_default().insert(instance, Known::new(entry));
+            Ok(())
+        };
+        let answers = run.into_iter().zip(written).map(remember).collect();
+        drop(entries);
+        self.touch();
+        answers
     }
 }

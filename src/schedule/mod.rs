@@ -42,6 +42,18 @@ struct Live {
     troubled: HashMap<Pair, DateTime<Utc>>,
     last_tick: Option<DateTime<Utc>>,
     matched: Matched,
+    quiet: Option<Quiet>,
+    /// Why an instance's tags could not be read when its last snapshot was taken.
+    unread: HashMap<InstanceId, String>,
+}
+
+/// What the last tick found out: with the same policies and instances another one before `until` finds nothing to do.
+#[derive(Debug, Clone, Copy)]
+struct Quiet {
+    /// The ledger's count of changes before that tick.
+    changes: u64,
+    from: DateTime<Utc>,
+    until: DateTime<Utc>,
 }
 
 /// Which instances each policy is for, as of the last tick: they are compared with globs only when something is new.
@@ -150,6 +162,12 @@ impl Schedules {
         self.ledger.all()
     }
 
+    /// How many pairs failed the last time.
+    #[must_use]
+    pub fn failing(&self) -> usize {
+        self.ledger.failing()
+    }
+
     /// Makes a pair known that has no instance yet, or none any more: its snapshots came from elsewhere.
     ///
     /// # Errors
@@ -184,6 +202,15 @@ impl Schedules {
         self.live().line.iter().map(DueSlot::pair).collect()
     }
 
+    /// Until when nothing is to do, if nobody waits and nothing but time has passed since the last tick. Instances, their tags
+    /// and the policies are the caller's to compare.
+    #[must_use]
+    pub fn quiet_until(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let live = self.live();
+        let quiet = live.quiet.filter(|quiet| live.line.is_empty() && quiet.changes == self.ledger.changes())?;
+        (quiet.from <= now && now < quiet.until).then_some(quiet.until)
+    }
+
     /// The jobs whose turn it is now, each marked as running until [`Schedules::run`] ends it; what else is due waits, and
     /// has not begun. `instances` are those of the proven root; `None` if it is not proven: then nothing is known to
     /// be gone. Errors of single pairs are reported, and stop no other.
@@ -192,7 +219,8 @@ impl Schedules {
         if stepped_back {
             self.ledger.reconsider();
         }
-        let mut due = Vec::new();
+        let changes = self.ledger.changes();
+        let (mut due, mut quiet_until) = (Vec::new(), DateTime::<Utc>::MAX_UTC);
         let mut bounds = Bounds { host: turn.max_running, ..Bounds::default() };
         let all = instances.unwrap_or_default();
         let (there, matched) = self.live().matched.of(policies, all);
@@ -205,7 +233,7 @@ impl Schedules {
             let selected = places.iter().filter_map(|(place, is_unknown)| Some((name(place)?, *is_unknown)));
             let matching: Vec<&InstanceId> = selected.filter(|place| self.is_selected(policy, *place)).map(|(name, _)| name).collect();
             self.note_presence(policy, &matching, instances.is_some().then_some(&there), now);
-            due.extend(self.look_at(policy, &matching, now));
+            due.extend(self.look_at(policy, &matching, now, &mut quiet_until));
         }
         due.retain(|slot| turn.only.is_none_or(|only| only.contains(&slot.pair())));
         // Those that stand equal stay in the order of policies and names.
@@ -214,6 +242,9 @@ impl Schedules {
             let mut live = self.live();
             live.line = due;
             live.bounds = bounds;
+            let again = live.troubled.values().filter(|until| now < **until).min();
+            let until = again.map_or(quiet_until, |again| quiet_until.min(*again));
+            live.quiet = turn.only.is_none().then_some(Quiet { changes, from: now, until });
         }
         self.next_turns()
     }
@@ -275,15 +306,17 @@ impl Schedules {
         });
         news.retain(|(pair, _)| !live.is_troubled(&pair.0, &pair.1, now));
         drop(live);
-        for (pair, entry) in news {
-            if let Err(e) = self.ledger.set(&pair, entry) {
-                self.report_ledger_error(&pair, &e, now);
+        let pairs: Vec<Pair> = news.iter().map(|(pair, _)| pair.clone()).collect();
+        for (pair, written) in pairs.iter().zip(self.ledger.set_all(news)) {
+            if let Err(e) = written {
+                self.report_ledger_error(pair, &e, now);
             }
         }
     }
 
-    /// What is due of a policy's instances; what was missed for good is written down. `matching` is in order.
-    fn look_at(&self, policy: &Policy, matching: &[&InstanceId], now: DateTime<Utc>) -> Vec<DueSlot> {
+    /// What is due of a policy's instances; what was missed for good is written down. `matching` is in order, and `quiet_until`
+    /// becomes the first moment at which more may be due, if that is earlier.
+    fn look_at(&self, policy: &Policy, matching: &[&InstanceId], now: DateTime<Utc>, quiet_until: &mut DateTime<Utc>) -> Vec<DueSlot> {
         let Some(schedule) = &policy.schedule else { return Vec::new() };
         let (mut due, mut gone_by) = (Vec::new(), Vec::new());
         let live = self.live();
@@ -292,7 +325,11 @@ impl Schedules {
             let mut there = matching.iter().copied().peekable();
             for (instance, known) in known.iter_mut() {
                 while there.next_if(|next| *next < instance).is_some() {}
-                if there.next_if(|next| *next == instance).is_none() || known.quiet_until.is_some_and(|until| now < until) {
+                if there.next_if(|next| *next == instance).is_none() {
+                    continue;
+                }
+                if let Some(until) = known.quiet_until.filter(|until| now < *until) {
+                    *quiet_until = until.min(*quiet_until);
                     continue;
                 }
                 if live.runs(&policy.name, instance) || live.is_troubled(&policy.name, instance, now) {
@@ -301,7 +338,11 @@ impl Schedules {
                 let offset = schedule.offset(&policy.name, instance, now);
                 let found = due_for(schedule, offset, &known.entry, now, known.seen.take());
                 match found {
-                    Due::NotYet(until) => known.quiet_until = Some(until.unwrap_or(DateTime::<Utc>::MAX_UTC)),
+                    Due::NotYet(until) => {
+                        let until = until.unwrap_or(DateTime::<Utc>::MAX_UTC);
+                        known.quiet_until = Some(until);
+                        *quiet_until = until.min(*quiet_until);
+                    }
                     Due::Missed(slots) => gone_by.push(((policy.name.clone(), instance.clone()), known.entry.missed(slots), slots)),
                     Due::Run { slot, attempt, missed } => {
                         known.seen = Some(slot);
@@ -315,10 +356,11 @@ impl Schedules {
             }
         });
         drop(live);
-        for (pair, entry, slots) in gone_by {
-            match self.ledger.set(&pair, entry) {
-                Ok(()) => self.report_missed(&pair, slots),
-                Err(e) => self.report_ledger_error(&pair, &e, now),
+        let (entries, missed): (Vec<_>, Vec<_>) = gone_by.into_iter().map(|(pair, entry, slots)| ((pair.clone(), entry), (pair, slots))).unzip();
+        for ((pair, slots), written) in missed.iter().zip(self.ledger.set_all(entries)) {
+            match written {
+                Ok(()) => self.report_missed(pair, *slots),
+                Err(e) => self.report_ledger_error(pair, &e, now),
             }
         }
         due

@@ -6,7 +6,7 @@ use super::layout::Layout;
 use super::manifest::{FORMAT, RecordError, seal, unseal};
 use crate::clock::Clock;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// So many numbers are reserved with one write; those that are not used before a restart are never used.
@@ -67,6 +67,9 @@ pub struct Uptime {
     boot_id: String,
     seconds_at_save: u64,
     boot_seconds_at_save: u64,
+    /// What was written down last when this was loaded.
+    #[serde(skip)]
+    found: u64,
 }
 
 impl Uptime {
@@ -77,11 +80,18 @@ impl Uptime {
         let saved = read_record::<Self>(fs, &layout.uptime()).ok().flatten();
         let boot_seconds = clock.since_boot().as_secs();
         let boot_id = clock.boot_id();
+        let found = saved.as_ref().map_or(0, |s| s.seconds_at_save);
         let seconds = saved.map_or(0, |s| {
             let same_boot = s.boot_id == boot_id;
             s.seconds_at_save + if same_boot { boot_seconds.saturating_sub(s.boot_seconds_at_save) } else { boot_seconds }
         });
-        Self { format: FORMAT, boot_id, seconds_at_save: seconds, boot_seconds_at_save: boot_seconds }
+        Self { format: FORMAT, boot_id, seconds_at_save: seconds, boot_seconds_at_save: boot_seconds, found }
+    }
+
+    /// The sum that the last process wrote down before it ended.
+    #[must_use]
+    pub fn found(&self) -> u64 {
+        self.found
     }
 
     /// The sum at this moment, in seconds.
@@ -122,6 +132,24 @@ pub fn write_record<T: Serialize>(fs: &Fs, path: &Path, record: &T) -> Result<()
     }
     let bytes = seal(record).map_err(|source| StoreError::Encode { path: path.to_owned(), source })?;
     Ok(fs.replace_record(path, &bytes)?)
+}
+
+/// The same for many, of which no two have the same path: the syncs are shared.
+#[must_use]
+pub fn write_records<T: Serialize>(fs: &Fs, records: &[(PathBuf, &T)]) -> Vec<Result<(), StoreError>> {
+    let mut dirs: Vec<&Path> = records.iter().filter_map(|(path, _)| path.parent()).collect();
+    dirs.sort();
+    dirs.dedup();
+    // One that cannot be made is found out about by each record in it.
+    dirs.into_iter().for_each(|dir| drop(fs.mkdir_durable(dir, 0o700)));
+    let encoded: Vec<Result<Vec<u8>, StoreError>> = records
+        .iter()
+        .map(|(path, record)| seal(record).map_err(|source| StoreError::Encode { path: path.clone(), source }))
+        .collect();
+    let good: Vec<(&Path, &[u8])> =
+        records.iter().zip(&encoded).filter_map(|((path, _), bytes)| Some((path.as_path(), bytes.as_ref().ok()?.as_slice()))).collect();
+    let mut written = fs.replace_records(&good).into_iter();
+    encoded.into_iter().map(|bytes| bytes.and_then(|_| written.next().map_or(Ok(()), |done| Ok(done?)))).collect()
 }
 
 /// How long something that was cut at `cut_wall` and `cut_uptime` (seconds) must still wait for its grace to have

@@ -182,6 +182,12 @@ impl Store {
         self.uptime.seconds(self.clock.as_ref())
     }
 
+    /// What the last process wrote down of it before it ended: it has lived for a little longer.
+    #[must_use]
+    pub fn uptime_found(&self) -> u64 {
+        self.uptime.found()
+    }
+
     /// Writes the sum of boot time down, now and then.
     ///
     /// # Errors

@@ -375,15 +375,26 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn clear_orphan_records(&self) -> Result<(), StoreError> {
-        for dir in [self.layout.marks(), self.layout.holds()] {
-            for entry in self.fs.list_if_there(&dir)? {
-                let Some(Ok(id)) = entry.name.to_str().map(SnapshotId::parse) else { continue };
-                let _guard = self.lock_snapshot(&id);
-                // Under its lock, and the trash too: it may be cut, or brought back, at any other moment.
-                let is_there = self.fs.stat_if_there(&self.layout.snapshot(&id))?.is_some();
-                if !is_there && !self.trash_entries(&self.layout.trash())?.iter().any(|t| t.what == entry.name) {
-                    self.fs.remove_tree(&dir.join(&entry.name))?;
-                    self.change(&id, |known| known.holds.clear());
+        let dirs = [self.layout.marks(), self.layout.holds()];
+        let mut orphans: BTreeSet<SnapshotId> = BTreeSet::new();
+        for dir in &dirs {
+            let listed = self.fs.list_if_there(dir)?;
+            orphans.extend(listed.iter().filter_map(|entry| SnapshotId::parse(entry.name.to_str()?).ok()));
+        }
+        orphans.retain(|id| !self.index().get(id).is_some_and(|known| known.present));
+        if orphans.is_empty() {
+            return Ok(());
+        }
+        let trashed = self.trashed_snapshots()?;
+        let orphans: Vec<SnapshotId> = orphans.into_iter().filter(|id| !trashed.contains(id)).collect();
+        for batch in orphans.chunks(1000) {
+            // Under their locks, taken in order, all is read again: each may be cut, or brought back, at any other moment.
+            let _guards: Vec<SnapshotGuard> = batch.iter().map(|id| self.lock_snapshot(id)).collect();
+            let trashed = self.trashed_snapshots()?;
+            for id in batch {
+                if self.fs.stat_if_there(&self.layout.snapshot(id))?.is_none() && !trashed.contains(id) {
+                    dirs.iter().try_for_each(|dir| self.fs.remove_tree(&dir.join(id)))?;
+                    self.change(id, |known| known.holds.clear());
                 }
             }
         }

@@ -5,11 +5,12 @@
 //! *doomed*: renamed to `unlinking:<name>`, so that nothing that is half unlinked can ever be brought back.
 
 use super::counters::grace_left;
-use super::fs::FsError;
+use super::fs::{FsError, Remover};
 use super::open::{SnapshotGuard, Store};
 use super::{RootProof, StoreError, load, records};
 use crate::ids::{HoldName, InstanceId, SnapshotId};
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -123,22 +124,48 @@ impl Store {
         (0..1_000_000).map(at).find(is_free).unwrap_or_else(|| at(0))
     }
 
-    /// The cut: moves a snapshot into the trash and makes that durable. The caller holds its lock and has checked all
-    /// that protects it.
+    /// The cut: moves snapshots into the trash, and makes it durable for all of them with one sync of each of the two
+    /// directories. The caller holds the lock of each and has checked all that protects it.
+    ///
+    /// A process that dies between the first rename and the last sync has told nobody of a removal. To the next start each
+    /// snapshot is where its directory is, whole, with its marks, refs and holds: a rename is never half done. After a power
+    /// cut that may be either place, for each by itself, until the sync has returned.
     ///
     /// # Errors
-    /// [`StoreError::Io`]; the snapshot is where it was. Only if it cannot be put back it is in the trash, and may be back
-    /// after a power cut.
-    pub fn cut(&self, guard: &SnapshotGuard, _proof: &RootProof) -> Result<PathBuf, StoreError> {
-        let id = guard.key();
+    /// [`StoreError::Io`] for each by itself, or for all if they cannot be made durable; the snapshot is where it was. Only
+    /// if it cannot be put back it is in the trash, and may be back after a power cut.
+    pub fn cut(&self, guards: &[&SnapshotGuard], _proof: &RootProof) -> Vec<Result<PathBuf, StoreError>> {
         let (snapshots, trash) = (self.layout.snapshots(), self.layout.trash());
-        let to = self.trash_path(&trash, id.as_str().as_ref());
-        let moved = self.fs.move_durably(&self.layout.snapshot(id), &to, &[&trash, &snapshots]);
-        if moved.as_ref().map_or_else(|e| e.is_moved, |()| true) {
-            self.forget_snapshot(id);
+        let stamp = (self.clock.now(), self.uptime_seconds());
+        let mut moved: Vec<Result<PathBuf, FsError>> = guards.iter().map(|guard| self.rename_away(guard.key(), &trash, stamp)).collect();
+        let is_moved = moved.iter().any(Result::is_ok);
+        let synced = [&trash, &snapshots].into_iter().filter(|_| is_moved).try_for_each(|dir| self.fs.fsync_dir(dir));
+        for (guard, moved) in guards.iter().zip(&mut moved) {
+            let (Ok(to), id) = (&*moved, guard.key()) else { continue };
+            match &synced {
+                Ok(()) => self.forget_snapshot(id),
+                Err(error) => {
+                    if self.fs.rename_new(to, &self.layout.snapshot(id)).is_err() {
+                        self.forget_snapshot(id);
+                    }
+                    *moved = Err(error.clone());
+                }
+            }
         }
-        moved.map_err(|e| e.error)?;
-        Ok(to)
+        moved.into_iter().map(|moved| moved.map_err(StoreError::from)).collect()
+    }
+
+    /// Renames a snapshot to a name in the trash that nothing has: a clock that stood still or stepped back gives none twice.
+    fn rename_away(&self, id: &SnapshotId, trash: &Path, (now, uptime): (DateTime<Utc>, u64)) -> Result<PathBuf, FsError> {
+        let from = self.layout.snapshot(id);
+        let mut micros = 0;
+        loop {
+            let to = trash.join(entry_name(id.as_str().as_ref(), now + TimeDelta::microseconds(micros), uptime));
+            match self.fs.rename_new(&from, &to) {
+                Err(e) if e.is_taken() && micros < 1_000_000 => micros += 1,
+                done => return done.map(|()| to),
+            }
+        }
     }
 
     /// What is in a trash directory; names that are not ours are left out, and stay.
@@ -155,6 +182,11 @@ impl Store {
                 Some(Trashed { path: trash.join(&e.name), what, at, uptime, is_doomed })
             })
             .collect())
+    }
+
+    /// The snapshots that lie in the trash.
+    pub(super) fn trashed_snapshots(&self) -> Result<HashSet<SnapshotId>, FsError> {
+        Ok(self.trash_entries(&self.layout.trash())?.iter().filter_map(Trashed::snapshot).collect())
     }
 
     /// Renames an entry so that nothing can bring it back; durable once its trash is synced. Returns what it is then.
@@ -210,13 +242,13 @@ impl Store {
         grace_left(grace, wall, self.uptime_seconds().saturating_sub(entry.uptime))
     }
 
-    /// Unlinks a doomed entry, and then, of a snapshot, its marks, refs and holds. Files are unlinked through `fs`,
-    /// which may be paced.
+    /// Unlinks a doomed entry, and then, of a snapshot, its marks, refs and holds. Files are unlinked by `remover`, which
+    /// may be paced.
     ///
     /// # Errors
     /// [`StoreError::Io`]; what is left is found again by the next sweep.
-    pub fn unlink_doomed(&self, fs: &super::fs::Fs, entry: &Trashed) -> Result<(), StoreError> {
-        fs.remove_tree(&entry.path)?;
+    pub fn unlink_doomed(&self, remover: &mut Remover, entry: &Trashed) -> Result<(), StoreError> {
+        remover.remove(&entry.path)?;
         if let Some(Ok(id)) = entry.what.to_str().map(SnapshotId::parse)
             && self.fs.stat_if_there(&self.layout.snapshot(&id))?.is_none()
         {

@@ -1,9 +1,12 @@
 //! What is due now: for `run`, which asks again and again, and for `once`, which works it off.
 
 use super::Worker;
+use crate::config::Config;
 use crate::event::Event;
+use crate::policy::Candidate;
 use crate::policy::lapse::{Beat, lapse};
 use crate::schedule::{Job, Pair, Turn};
+use chrono::{DateTime, Utc};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,6 +23,9 @@ struct Hand {
     /// When all that is due was last looked at.
     looked: Duration,
 }
+
+/// On which instances, whether of a proven root, and by which configuration the last tick was.
+pub(super) type Ticked = (Arc<Vec<Candidate>>, bool, Arc<Config>);
 
 /// How old a look may be when the next turns are made of it.
 const LOOK: Duration = Duration::from_secs(1);
@@ -74,12 +80,28 @@ impl Worker {
         self.schedules.next_turns()
     }
 
+    /// The next moment at which something may be due, if nothing but time passes until then.
+    #[must_use]
+    pub fn quiet_until(&self) -> Option<DateTime<Utc>> {
+        self.schedules.quiet_until(self.store.clock.now())
+    }
+
     fn due_jobs_of(&self, only: Option<&BTreeSet<Pair>>) -> Vec<Job> {
         let config = self.config();
         let proven = self.store.prove_root().is_ok() && self.forks.has_scanned();
         let instances = if proven { self.candidates(false) } else { Arc::default() };
+        let now = self.store.clock.now();
+        {
+            // Where nothing can have become due since the last tick, ten thousand pairs are not looked at to find that out.
+            let mut ticked = self.ticked.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_same = |(on, was, by): &Ticked| *was == proven && Arc::ptr_eq(on, &instances) && Arc::ptr_eq(by, &config);
+            if only.is_none() && ticked.as_ref().is_some_and(is_same) && self.schedules.quiet_until(now).is_some() {
+                return Vec::new();
+            }
+            *ticked = Some((Arc::clone(&instances), proven, Arc::clone(&config)));
+        }
         let turn = Turn { max_running: config.max_running, only };
-        self.schedules.tick(&config.policies, proven.then_some(&instances), turn, self.store.clock.now())
+        self.schedules.tick(&config.policies, proven.then_some(&instances), turn, now)
     }
 
     /// Runs what is due when it is called, each pair once, within the bounds; returns how many failed.

@@ -106,6 +106,8 @@ pub struct Worker {
     clock: clock::ClockWatch,
     /// When `run` last looked at its schedules.
     beat: Mutex<Option<crate::policy::lapse::Beat>>,
+    /// What the last tick was made of.
+    ticked: Mutex<Option<due::Ticked>>,
     /// The instances that policies choose from, as they were when they were last looked at.
     selection: Mutex<selection::Selection>,
     /// The pass of the background check.
@@ -144,9 +146,13 @@ impl Worker {
             let (finished, dropped_refs) = (recovered.finished, recovered.dropped_refs);
             store.events.emit(Event::StoreRecovered { staging, finished, dropped_refs, torn_bytes, at: now });
         }
+        let reclaim = Reclaim::new(Arc::clone(&store), Arc::clone(&forks));
+        if let Err(e) = reclaim.report_again(config.trash.grace) {
+            store.events.emit(Event::PruneFailed { snapshot: String::new(), error: e.to_string() });
+        }
         Ok(Arc::new(Self {
             clock: clock::ClockWatch::open(&store, config.wait_for_sync),
-            reclaim: Reclaim::new(Arc::clone(&store), Arc::clone(&forks)),
+            reclaim,
             schedules,
             forks,
             store,
@@ -160,6 +166,7 @@ impl Worker {
             space_short: AtomicBool::new(false),
             pruning: Mutex::default(),
             beat: Mutex::default(),
+            ticked: Mutex::default(),
             importing: Mutex::default(),
             selection: Mutex::default(),
             scrub: Mutex::default(),
@@ -277,6 +284,14 @@ impl Worker {
         self.sweep()?;
         self.forks.compact().map_err(|e| problem_of_fork(&e))?;
         Ok(failed)
+    }
+
+    /// Writes the sum of boot time down, for the end.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the old sum stays.
+    pub fn save_uptime(&self) -> Result<(), StoreError> {
+        self.reclaim.save_uptime()
     }
 
     fn last_scan(&self) -> Arc<Scan> {

@@ -1,4 +1,4 @@
-//! A prune: plan, carry out one by one, report. One that fails or must stay never stops the rest.
+//! A prune: plan, carry out, report. One that fails or must stay never stops the rest.
 
 use super::Worker;
 use super::backend::Answer;
@@ -10,9 +10,10 @@ use crate::event::Event;
 use crate::ids::SnapshotId;
 use crate::policy::cap::{Capped, Caps};
 use crate::policy::{Plan, PlanEntry, Rule, Side, Verdict};
-use crate::reclaim::{ReclaimError, SweepRules, Swept};
+use crate::reclaim::{ReclaimError, Removal, SweepRules, Swept};
 use crate::store::fs::Pace;
 use crate::store::trash::Trashed;
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -74,6 +75,7 @@ impl Worker {
     /// Whether any of these lies in the trash still.
     pub(super) fn are_in_trash(&self, ids: &[SnapshotId]) -> bool {
         let entries = self.store.trash_entries(&self.store.layout.trash()).unwrap_or_default();
+        let ids: HashSet<&SnapshotId> = ids.iter().collect();
         entries.iter().filter(|entry| !entry.is_doomed).filter_map(Trashed::snapshot).any(|id| ids.contains(&id))
     }
 
@@ -97,14 +99,7 @@ impl Worker {
         // A plan that somebody has looked at is done as it is.
         let caps = if body.hash.is_some() { Caps::default() } else { self.config().caps };
         let (removals, capped) = caps.apply(&plan, gone);
-        let mut for_space = 0_u64;
-        for entry in removals {
-            let removed = report.removed.len();
-            self.carry_out(entry, who, &mut report);
-            if report.removed.len() > removed && entry.rules(Side::Remove).any(|rule| rule == Rule::Space) {
-                for_space = for_space.saturating_add(entry.reclaimable_bytes);
-            }
-        }
+        let for_space = self.carry_out(&removals, who, &mut report);
         if let Some(capped) = capped {
             self.report_capped(&plan, capped, &mut report);
         }
@@ -144,26 +139,43 @@ impl Worker {
         }
     }
 
-    fn carry_out(&self, entry: &PlanEntry, who: For, report: &mut PruneReport) {
-        let id = &entry.snapshot_id;
-        let frees = if who == For::Somebody { self.store.reclaimable_bytes(id, Duration::ZERO).unwrap_or(0) } else { 0 };
-        let reasons: Vec<String> = entry.rules(Side::Remove).map(|rule| rule.name().to_owned()).collect();
-        match self.reclaim.remove(id, &reasons, self.config().trash.grace) {
-            Ok(_) => {
-                report.removed.push(id.clone());
-                report.freed_bytes += frees;
-            }
-            // Between the plan and the cut somebody began to need it.
-            Err(ReclaimError::Blocked { blocked, .. }) => report.blocked.push(BlockedView {
-                id: id.clone(),
-                why: blocked.why.iter().map(ToString::to_string).collect(),
-                forks: blocked.forks,
-            }),
-            Err(e) => {
-                self.store.events.emit(Event::PruneFailed { snapshot: id.to_string(), error: e.to_string() });
-                report.failed.push(FailedRemoval { id: id.clone(), error: e.to_string() });
+    /// Removes what a plan says; returns how many bytes went because space is short, as measured.
+    fn carry_out(&self, entries: &[&PlanEntry], who: For, report: &mut PruneReport) -> u64 {
+        let frees = |entry: &&PlanEntry| match who {
+            For::Somebody => self.store.reclaimable_bytes(&entry.snapshot_id, Duration::ZERO).unwrap_or(0),
+            For::Itself => 0,
+        };
+        let frees: Vec<u64> = entries.iter().map(frees).collect();
+        let removal = |entry: &&PlanEntry| Removal {
+            id: entry.snapshot_id.clone(),
+            reasons: entry.rules(Side::Remove).map(|rule| rule.name().to_owned()).collect(),
+        };
+        let removals: Vec<Removal> = entries.iter().map(removal).collect();
+        let answers = self.reclaim.remove_all(&removals, self.config().trash.grace);
+        let mut for_space = 0_u64;
+        for ((entry, frees), answer) in entries.iter().zip(frees).zip(answers) {
+            let id = &entry.snapshot_id;
+            match answer {
+                Ok(_) => {
+                    report.removed.push(id.clone());
+                    report.freed_bytes += frees;
+                    if entry.rules(Side::Remove).any(|rule| rule == Rule::Space) {
+                        for_space = for_space.saturating_add(entry.reclaimable_bytes);
+                    }
+                }
+                // Between the plan and the cut somebody began to need it.
+                Err(ReclaimError::Blocked { blocked, .. }) => report.blocked.push(BlockedView {
+                    id: id.clone(),
+                    why: blocked.why.iter().map(ToString::to_string).collect(),
+                    forks: blocked.forks,
+                }),
+                Err(e) => {
+                    self.store.events.emit(Event::PruneFailed { snapshot: id.to_string(), error: e.to_string() });
+                    report.failed.push(FailedRemoval { id: id.clone(), error: e.to_string() });
+                }
             }
         }
+        for_space
     }
 
     fn report_capped(&self, plan: &Plan, capped: Capped, report: &mut PruneReport) {
@@ -208,13 +220,17 @@ impl Worker {
     pub fn sweep(&self) -> Answer<Swept> {
         let trash = self.config().trash;
         let rest = Duration::from_secs(1).checked_div(trash.unlink_rate).unwrap_or_default();
+        // One that rests between files gains nothing from a second one, and more than two wait for the file system's journal.
+        let threads = if rest.is_zero() { self.config().threads.clamp(1, 2) } else { 1 };
+        let bytes = trash.unlink_bytes.map(|rate| rate / threads as u64);
         let pressure = planning::pressure(self, &self.config());
         let rules = SweepRules {
             free: pressure.map_or(0, |pressure| pressure.used.saturating_sub(pressure.until)),
             grace: trash.grace,
             fork_grace: trash.fork_grace,
             max_bytes: trash.max_bytes,
-            pace: Some(Pace { rest, stop: Arc::clone(&self.stopping) }),
+            pace: Some(Pace { rest, bytes, stop: Arc::clone(&self.stopping) }),
+            threads,
         };
         let swept = self.reclaim.sweep_by(&rules).map_err(|e| problem_of_reclaim(&e));
         if let Err(e) = self.store.keep_ballast() {

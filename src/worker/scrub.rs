@@ -13,6 +13,7 @@ use crate::policy::Schedule;
 use crate::snapshot::copy::{Flow, NoProgress};
 use chrono::{DateTime, Utc};
 use std::sync::PoisonError;
+use std::time::Duration;
 
 /// What a pass has done so far.
 #[derive(Debug, Default)]
@@ -21,7 +22,12 @@ pub(super) struct Pass {
     snapshots: u64,
     bytes: u64,
     findings: u64,
+    /// Nobody's turn comes before this time since boot: to find that out all snapshots are looked at.
+    rests_until: Duration,
 }
+
+/// Nobody's turn has come: so long nobody asks again.
+const REST: Duration = Duration::from_secs(60);
 
 /// The snapshot that was not compared for longest, if any was not since `slot`: each comes with when it was last.
 fn next(last: impl Iterator<Item = (SnapshotId, DateTime<Utc>)>, slot: DateTime<Utc>) -> Option<SnapshotId> {
@@ -31,13 +37,19 @@ fn next(last: impl Iterator<Item = (SnapshotId, DateTime<Utc>)>, slot: DateTime<
 impl Worker {
     /// Compares the digests of one snapshot whose turn it is; false if it is nobody's.
     pub fn scrub_next(&self) -> bool {
+        let since_boot = self.store.clock.since_boot();
+        let mut pass = self.scrub.lock().unwrap_or_else(PoisonError::into_inner);
+        if since_boot < pass.rests_until {
+            return false;
+        }
         let Some(config) = self.config().scrub.clone() else { return false };
         let schedule = Schedule::new(config.rhythm, chrono_tz::Tz::UTC);
         let now = self.store.clock.now();
         let Some(slot) = schedule.slot_at_or_before(now) else { return false };
-        let mut pass = self.scrub.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(id) = self.next_to_scrub(&mut pass, slot) else {
             self.end_pass(&mut pass, now);
+            let until_slot = schedule.slot_after(now).and_then(|next| (next - now).to_std().ok());
+            pass.rests_until = since_boot + until_slot.map_or(REST, |left| left.min(REST));
             return false;
         };
         let throttled = Throttled::new(&NoProgress, self.store.clock.as_ref(), &self.stopping, config.rate);

@@ -26,6 +26,7 @@ const ROWS: &[Row] = &[
     Row { name: "undelete", prepare: with_removed, act: undelete, check: undeleted, from_start: false, keeps_source: true },
     Row { name: "undelete fork", prepare: with_unforked, act: undelete_fork, check: undeleted_fork, from_start: false, keeps_source: true },
     Row { name: "prune", prepare: with_slots, act: prune, check: pruned, from_start: false, keeps_source: true },
+    Row { name: "prune, many", prepare: with_many_slots, act: prune, check: pruned_many, from_start: false, keeps_source: true },
     Row { name: "prune, defer", prepare: with_slots_deferred, act: prune_deferred, check: deferred, from_start: false, keeps_source: true },
     Row { name: "recover, built", prepare: with_half_built, act: recover, check: recovered, from_start: true, keeps_source: true },
     Row { name: "recover, published", prepare: with_publishing, act: recover, check: recovered, from_start: true, keeps_source: true },
@@ -115,9 +116,18 @@ const DEFERRING: &str = "[worker]\nthreads = 1\n[trash]\ngrace = \"0s\"\n[driver
 
 /// Four snapshots of the policy: one is to stay, one has a fork, two are to go.
 fn with_slots(scene: &Scene) {
+    with_slots_of(scene, 4);
+}
+
+/// The same, but six are to go.
+fn with_many_slots(scene: &Scene) {
+    with_slots_of(scene, 8);
+}
+
+fn with_slots_of(scene: &Scene, all: usize) {
     let live = start(scene);
     assert!(live.worker.due_jobs().is_empty());
-    for _ in 0..4 {
+    for _ in 0..all {
         scene.world.clock.advance(Duration::from_secs(3600));
         let jobs = live.worker.due_jobs();
         assert!(jobs.len() == 1 && live.worker.run_job(&jobs[0]), "{jobs:?}");
@@ -125,9 +135,9 @@ fn with_slots(scene: &Scene) {
     let mut slots = live.store.index().of_instance(&instance("a"));
     slots.retain(|summary| summary.policy.is_some());
     slots.sort_by_key(|summary| summary.seq);
-    assert_eq!(slots.len(), 4);
+    assert_eq!(slots.len(), all);
     *scene.extra.lock().unwrap() = Some(slots[1].id.clone());
-    scene.taken.lock().unwrap().extend([slots[1].id.clone(), slots[3].id.clone()]);
+    scene.taken.lock().unwrap().extend([slots[1].id.clone(), slots[all - 1].id.clone()]);
     live.fork(&slots[1].id, "g").unwrap();
 }
 
@@ -149,6 +159,21 @@ fn pruned(scene: &Scene, live: &Live, told: Told) {
     let of_policy = live.store.index().of_instance(&instance("a")).iter().filter(|s| s.policy.is_some()).count();
     assert!((2..=4).contains(&of_policy) && (told != Told::Done || of_policy == 2), "{of_policy} of four, {told:?}");
     assert!(live.ref_count(&scene.extra()) == 1 && scene.world.vms.join("g").exists(), "what a fork needs stays");
+}
+
+/// Each is there, or in the trash, whole; or it goes, and nothing of it comes back.
+fn pruned_many(scene: &Scene, live: &Live, told: Told) {
+    let slots = live.store.index().of_instance(&instance("a")).into_iter().filter(|s| s.policy.is_some());
+    let there: Vec<_> = slots.map(|summary| summary.id.clone()).collect();
+    assert!((2..=8).contains(&there.len()) && (told != Told::Done || there.len() == 2), "{} of eight, {told:?}", there.len());
+    assert!(live.ref_count(&scene.extra()) == 1 && scene.world.vms.join("g").exists(), "what a fork needs stays");
+    let trashed = live.store.trash_entries(&live.store.layout.trash()).unwrap();
+    let is_whole = |dir: &std::path::Path| ["manifest.json", "data/overlay.raw", "data/memory"].iter().all(|file| dir.join(file).exists());
+    for id in &there {
+        assert!(is_whole(&live.store.layout.snapshot(id)), "{id}");
+        assert!(trashed.iter().all(|entry| entry.snapshot().as_ref() != Some(id)), "{id} is there, and in the trash");
+    }
+    assert!(trashed.iter().filter(|entry| !entry.is_doomed).all(|entry| is_whole(&entry.path)), "{trashed:#?}");
 }
 
 fn prune_deferred(scene: &Scene, live: &Live) -> Result<(), String> {

@@ -158,3 +158,64 @@ fn a_key_has_one_holder_under_every_schedule_and_nobody_waits_for_ever() {
     });
     println!("three threads, two keys: {schedules} schedules");
 }
+
+/// Two snapshots, and a queue that a cut of both reads once, behind their locks.
+struct Both {
+    snapshots: KeyedLocks<usize>,
+    is_there: [Mutex<bool>; 2],
+    queued: Mutex<[u32; 2]>,
+}
+
+impl Both {
+    /// Accepts a fork of each, with all their locks, in this order; says which are acknowledged.
+    fn accept(&self, ids: &[usize]) -> [bool; 2] {
+        let _held: Vec<_> = ids.iter().map(|id| self.snapshots.lock(id)).collect();
+        let mut accepted = [false; 2];
+        for id in ids {
+            if *self.is_there.get(*id).unwrap().lock().unwrap() {
+                *self.queued.lock().unwrap().get_mut(*id).unwrap() += 1;
+                *accepted.get_mut(*id).unwrap() = true;
+            }
+        }
+        accepted
+    }
+
+    /// Cuts both; with `early` the queue is read before the locks are held.
+    fn cut(&self, early: bool) -> [bool; 2] {
+        let before = early.then(|| *self.queued.lock().unwrap());
+        let _held = [0, 1].map(|id| self.snapshots.lock(&id));
+        let queued = before.unwrap_or_else(|| *self.queued.lock().unwrap());
+        [0, 1].map(|id| {
+            let mut is_there = self.is_there.get(id).unwrap().lock().unwrap();
+            *queued.get(id).unwrap() == 0 && std::mem::replace(&mut *is_there, false)
+        })
+    }
+}
+
+fn accept_against_cut_of_both(early: bool) {
+    let both =
+        Arc::new(Both { snapshots: KeyedLocks::default(), is_there: [true, true].map(Mutex::new), queued: Mutex::new([0; 2]) });
+    let others: Vec<_> = [[0, 1].as_slice(), &[1]]
+        .into_iter()
+        .map(|ids| {
+            let both = Arc::clone(&both);
+            thread::spawn(move || both.accept(ids))
+        })
+        .collect();
+    let cut = both.cut(early);
+    for accepted in others.into_iter().map(|other| other.join().unwrap()) {
+        assert!(accepted.iter().zip(&cut).all(|(accepted, cut)| !(*accepted && *cut)), "{accepted:?} acknowledged, and {cut:?} cut");
+    }
+}
+
+#[test]
+fn a_cut_of_many_that_reads_the_queue_once_behind_all_its_locks_loses_no_fork_and_waits_for_nobody_for_ever() {
+    let schedules = explore(2, || accept_against_cut_of_both(false));
+    println!("accept both, accept one, cut both: {schedules} schedules");
+}
+
+#[test]
+#[should_panic(expected = "acknowledged")]
+fn a_cut_of_many_that_reads_the_queue_before_it_has_its_locks_is_caught() {
+    explore(2, || accept_against_cut_of_both(true));
+}

@@ -2,6 +2,7 @@
 
 mod api;
 mod cli;
+mod cut;
 mod disk;
 mod faults;
 mod faults_behind;
@@ -25,6 +26,7 @@ mod pairs;
 mod planning;
 mod powercut;
 mod quarantine;
+mod quiet;
 mod race;
 mod refs_model;
 mod removal;

@@ -131,10 +131,13 @@ fn while_tags_cannot_be_read_everything_stays_as_it_was_and_status_and_log_say_s
         assert_eq!((other.state.as_str(), other.next_slot), ("tags unreadable", None), "{what}");
         assert!(other.last_error.unwrap().contains("not selected"), "{what}");
     }
+    let told = unread();
+    hour(&world, &worker);
+    assert_eq!(unread(), told, "a file that stays as it is makes no line at each slot");
     println!("{} kinds of files that are no tags", hostile.len());
     tags(&vm, "tier = \"gold\"\n");
     hour(&world, &worker);
-    assert_eq!((state(&*worker, "vm").unwrap().state.as_str(), of(&*worker, "vm").len()), ("ok", hostile.len() + 2));
+    assert_eq!((state(&*worker, "vm").unwrap().state.as_str(), of(&*worker, "vm").len()), ("ok", hostile.len() + 3));
     assert!(of(&*worker, "vm").pop().unwrap().tags_unread.is_none());
 }
 

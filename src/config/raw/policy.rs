@@ -53,7 +53,7 @@ pub(in crate::config) struct RawPolicy {
     #[schemars(extend("default" = "wait"))]
     pub(in crate::config) on_enable: Option<OnEnable>,
     /// Snapshots of this policy at once. Not given: `max_running` of [worker] alone bounds them.
-    #[schemars(range(min = 1, max = 256))]
+    #[schemars(range(min = 1, max = 4096))]
     pub(in crate::config) max_running: Option<u32>,
     /// Attempts within a slot.
     pub(in crate::config) retry: Option<RawRetry>,

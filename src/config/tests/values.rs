@@ -156,6 +156,7 @@ fn a_schedule_is_one_expression_or_a_list_of_them() {
     assert_eq!((plain.missed_within, plain.on_enable, plain.max_running, plain.window.is_always()), (None, OnEnable::Wait, None, true));
     let running = |lines: &str| read(&format!("{STORE}[worker]\n{lines}")).unwrap().max_running;
     assert_eq!((running(""), running("threads = 7"), running("threads = 7\nmax_running = 2")), (4, 7, 2));
+    assert_eq!(running("max_running = 4096"), 4096);
     let idle = policy_with("keep_all = true\nevery = \"1h\"\nmissed = \"skip\"\nmissed_within = \"6h\"").warnings;
     assert_eq!(idle, ["s.toml:4: policy `p` has `missed_within`, which does nothing with missed = \"skip\": no slot is caught up"]);
 }
@@ -213,4 +214,15 @@ fn keep_rules_and_limits_are_read_as_they_are_written() {
     let tags: Vec<_> = keep.tags.iter().map(|tag| (tag.key.as_str(), tag.value.as_deref())).collect();
     assert_eq!(tags, [("release", None), ("tier", Some("gold"))]);
     assert_eq!((retention.limit.max_bytes, retention.limit.min), (Some(2 << 30), 1));
+}
+
+#[test]
+fn how_fast_files_go_is_bounded_in_files_and_in_bytes_and_neither_bound_need_be() {
+    let trash = |lines: &str| read(&format!("{STORE}[trash]\n{lines}")).unwrap().trash;
+    let rates = |lines: &str| (trash(lines).unlink_rate, trash(lines).unlink_bytes);
+    assert_eq!(rates(""), (2000, Some(4 << 30)));
+    assert_eq!(rates("unlink_rate = 0\nunlink_bytes = \"0B\""), (0, None));
+    assert_eq!(rates("unlink_bytes = \"100MiB\""), (2000, Some(100 << 20)));
+    let error = read(&format!("{STORE}[trash]\nunlink_bytes = \"fast\"\n")).unwrap_err().to_string();
+    assert!(error.contains("`unlink_bytes`"), "{error}");
 }

@@ -6,16 +6,21 @@
 mod below;
 mod beneath;
 mod gate;
+mod mounts;
+mod pace;
 mod place;
 mod read;
+mod record;
 pub mod sys;
 mod tree;
 mod walk;
 
 pub use below::Below;
 pub use gate::{FailNth, Gate, Op, StopAfter};
+pub use pace::Pace;
 pub use place::{Dir, Place};
 pub use read::{DirEntry, FileType, Meta, Space};
+pub use tree::Remover;
 pub use walk::Found;
 
 use nix::errno::Errno;
@@ -77,15 +82,6 @@ pub type Result<T> = std::result::Result<T, FsError>;
 pub struct Fs {
     gate: Option<Arc<dyn Gate>>,
     pace: Option<Pace>,
-}
-
-/// How fast files are unlinked, and a way to stop it.
-#[derive(Debug, Clone)]
-pub struct Pace {
-    /// A rest after each file.
-    pub rest: std::time::Duration,
-    /// Once this is set, the next unlink fails with ECANCELED.
-    pub stop: Arc<std::sync::atomic::AtomicBool>,
 }
 
 impl Fs {
@@ -270,13 +266,18 @@ impl Fs {
     /// Removes one name that is not a directory.
     pub fn unlink<'a>(&self, at: impl Into<Place<'a>>) -> Result<()> {
         let at = at.into();
-        if let Some(pace) = &self.pace {
-            if pace.stop.load(std::sync::atomic::Ordering::SeqCst) {
-                return Err(at.failed(Op::Unlink, Errno::ECANCELED));
-            }
-            std::thread::sleep(pace.rest);
+        let unlink = || self.change(Op::Unlink, at, |p| nix::unistd::unlinkat(p.fd(), p.name(), UnlinkatFlags::NoRemoveDir));
+        let Some(pace) = &self.pace else { return unlink() };
+        if !pace.rest(pace.rest) {
+            return Err(at.failed(Op::Unlink, Errno::ECANCELED));
         }
-        self.change(Op::Unlink, at, |p| nix::unistd::unlinkat(p.fd(), p.name(), UnlinkatFlags::NoRemoveDir))
+        let freed = match pace.bytes {
+            Some(_) => self.stat_if_there(at)?.filter(|meta| meta.links == 1).map_or(0, |meta| meta.allocated),
+            None => 0,
+        };
+        unlink()?;
+        pace.rest(pace.after(freed));
+        Ok(())
     }
 
     /// Removes an empty directory.
@@ -307,24 +308,6 @@ impl Fs {
         self.change(Op::SetMeta, path.into(), |_| {
             file.set_xattr(name, value).map_err(|e| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
         })
-    }
-
-    /// Writes a small record so that a reader sees the old one, the new one or none, and the new one is durable on return:
-    /// temporary file beside it, fsync, rename over, fsync of the directory.
-    pub fn replace_record(&self, path: &Path, bytes: &[u8]) -> Result<()> {
-        let parent = path.parent().unwrap_or(Path::new("/"));
-        let mut temp = path.as_os_str().to_owned();
-        temp.push(".new");
-        let temp = PathBuf::from(temp);
-        match self.unlink(temp.as_path()) {
-            Ok(()) => {}
-            Err(e) if e.is_not_found() => {}
-            Err(e) => return Err(e),
-        }
-        let renamed = self.write_new(&temp, bytes).and_then(|()| self.rename_over(temp.as_path(), path));
-        // Half a record under that name harms nobody, but takes space that may be what is lacking.
-        renamed.inspect_err(|_| drop(self.unlink(temp.as_path())))?;
-        self.fsync_dir(parent)
     }
 
     /// Makes a new file with `bytes` in it, durable but for its directory entry.

@@ -7,10 +7,9 @@ use nix::sys::stat::{Mode, SFlag};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::{AsFd, AsRawFd as _};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::path::PathBuf;
 
 /// What a directory entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -267,17 +266,6 @@ impl Fs {
         super::sys::start_writing(file);
     }
 
-    /// The first mount point below an open directory, if there is one in our mount namespace (proc_pid_mountinfo(5)): what
-    /// lies behind it belongs to somebody else.
-    #[expect(clippy::disallowed_methods, reason = "procfs, not the store")]
-    pub fn mount_below(&self, dir: &Dir) -> Result<Option<PathBuf>> {
-        let failed = |e: std::io::Error| Place::Path(dir.path()).failed(Op::Stat, Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)));
-        let here = std::fs::read_link(format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd())).map_err(failed)?;
-        let table = std::fs::read("/proc/self/mountinfo").map_err(failed)?;
-        let points = table.split(|b| *b == b'\n').filter_map(|line| line.split(|b| *b == b' ').nth(4)).map(unescaped);
-        Ok(points.into_iter().find(|point| point.starts_with(&here) && *point != here))
-    }
-
     /// The next stretch of data at or after `from`, as `start..end` in bytes; `None` if only a hole is left
     /// (lseek(2), `SEEK_DATA`, `SEEK_HOLE`).
     pub fn next_data(&self, file: &File, path: &Path, from: u64) -> Result<Option<std::ops::Range<u64>>> {
@@ -308,24 +296,4 @@ impl Fs {
         }
         Ok(done)
     }
-}
-
-/// A path as mountinfo writes it: space, tab, newline and backslash as three octal digits behind a backslash.
-fn unescaped(text: &[u8]) -> PathBuf {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let [first, after @ ..] = rest {
-        let octal = |digits: &[u8]| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok();
-        match after.get(..3).filter(|_| *first == b'\\').and_then(octal) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = after.get(3..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    PathBuf::from(OsString::from_vec(bytes))
 }

@@ -2,8 +2,10 @@
 #![expect(unsafe_code, reason = "ioctl and fcntl with arguments that nix does not know")]
 
 use nix::errno::Errno;
+use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt as _;
 
 /// fcntl(2); the libc crate lacks it for some targets.
 const F_SETSIG: libc::c_int = 10;
@@ -99,5 +101,42 @@ pub fn open_elsewhere(file: &File) -> nix::Result<bool> {
         }
         Err(Errno::EAGAIN) => Ok(true),
         Err(e) => Err(e),
+    }
+}
+
+/// Has the kernel begin to write what is dirty of a file, and waits for nothing (sync_file_range(2)): a hint, durable is nothing.
+pub fn begin_to_write(file: &File) {
+    // SAFETY: the descriptor is open, and the other arguments are plain integers.
+    let _ = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
+/// Room for some hundred names.
+const NAMES: usize = 32 << 10;
+/// Bytes of struct linux_dirent64 before the name (getdents64(2)): inode, offset, length, type.
+const BEFORE_NAME: usize = 19;
+
+/// Tells every name of an open directory but `.` and `..`, from its position on, and whether the directory says that it is
+/// of a directory: a hint, which not every file system gives (getdents64(2)).
+///
+/// # Errors
+/// Those of the call.
+pub fn each_name(dir: &impl AsRawFd, mut tell: impl FnMut(&OsStr, bool)) -> nix::Result<()> {
+    let mut buffer = vec![0_u8; NAMES];
+    loop {
+        // SAFETY: the descriptor is open, and the kernel writes no more than the buffer's length into it.
+        let rc = unsafe { libc::syscall(libc::SYS_getdents64, dir.as_raw_fd(), buffer.as_mut_ptr(), buffer.len()) };
+        let len = usize::try_from(Errno::result(rc)?).unwrap_or(0);
+        let mut rest = buffer.get(..len).unwrap_or_default();
+        if rest.is_empty() {
+            return Ok(());
+        }
+        while let Some(([low, high, kind], name)) = rest.get(BEFORE_NAME - 3..).and_then(<[u8]>::split_first_chunk) {
+            let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+            if name != b"." && name != b".." {
+                tell(OsStr::from_bytes(name), *kind == libc::DT_DIR);
+            }
+            let len = usize::from(u16::from_ne_bytes([*low, *high]));
+            rest = rest.get(len.max(1)..).unwrap_or_default();
+        }
     }
 }

@@ -1,58 +1,93 @@
 //! Removing a tree: the one place that does, always below an open directory, never through a symbolic link.
 
-use super::{Below, Dir, DirEntry, FileType, Fs, FsError, Op, Place, Result};
+use super::mounts::Mounts;
+use super::{Below, Dir, Fs, FsError, Op, Place, Result, sys};
+use nix::errno::Errno;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
+/// Removes trees, one after the other: what is the same for all of them is looked up once.
+#[derive(Debug)]
+pub struct Remover {
+    fs: Fs,
+    mounts: Mounts,
+}
+
 impl Fs {
+    /// Removes one tree: see [`Remover::remove`].
+    pub fn remove_tree<'a>(&self, at: impl Into<Place<'a>>) -> Result<()> {
+        self.remover().remove(at)
+    }
+
+    /// What removes many.
+    #[must_use]
+    pub fn remover(&self) -> Remover {
+        Remover { fs: self.clone(), mounts: Mounts::default() }
+    }
+}
+
+impl Remover {
     /// Unlinks everything below and at `at`; a path that is not there is fine, and so is what somebody else removes
     /// meanwhile. Files are unlinked, never truncated.
     ///
-    /// Iterative, with a few descriptors at any depth: each directory is emptied before its turn to be removed comes, and
-    /// the one above it is then opened anew from the top. Opened from there it is in the tree, whatever was moved meanwhile;
-    /// `..` of a directory that was moved out would not be.
-    pub fn remove_tree<'a>(&self, at: impl Into<Place<'a>>) -> Result<()> {
+    /// Iterative, with a few descriptors at any depth: of each directory first what is no directory goes, then each that is
+    /// in it, and the one above is opened anew from the top before it goes itself. Opened from there it is in the tree,
+    /// whatever was moved meanwhile; `..` of a directory that was moved out would not be.
+    pub fn remove<'a>(&mut self, at: impl Into<Place<'a>>) -> Result<()> {
         let at = at.into();
-        match self.stat_if_there(at)? {
-            None => return Ok(()),
-            Some(meta) if meta.kind != FileType::Directory => return self.unlink(at),
-            Some(_) => {}
-        }
-        let mut tree = Below::open(self, at)?;
+        let fs = &self.fs;
+        let mut tree = match Below::open(fs, at) {
+            Ok(tree) => tree,
+            Err(e) if matches!(e.source, Errno::ENOTDIR | Errno::ELOOP) => match fs.unlink(at) {
+                Err(e) if e.is_not_found() => return Ok(()),
+                done => return done,
+            },
+            Err(e) if e.is_not_found() => return Ok(()),
+            Err(e) => return Err(e),
+        };
         // Nothing of it goes if something is mounted in it: its files are not the tree's.
-        if let Some(path) = self.mount_below(tree.root())? {
-            return Err(FsError { op: Op::Unlink, path, source: nix::errno::Errno::EBUSY });
+        if let Some(path) = self.mounts.below(tree.root())? {
+            return Err(FsError { op: Op::Unlink, path, source: Errno::EBUSY });
         }
         let mut path = PathBuf::new();
-        let mut pending = vec![self.names_for_removal(tree.root())?];
+        let mut pending = vec![fs.unlink_files(tree.root())?];
         while let Some(rest) = pending.last_mut() {
-            let Some(entry) = rest.pop() else {
+            if let Some(name) = rest.pop() {
+                path.push(name);
+                pending.push(fs.unlink_files(tree.dir(&path)?)?);
+            } else {
                 pending.pop();
                 if !pending.is_empty() {
-                    unless_gone(self.rmdir(tree.place(&path)?))?;
+                    unless_gone(fs.rmdir(tree.place(&path)?))?;
                     path.pop();
                 }
-                continue;
-            };
-            let dir = tree.dir(&path)?;
-            match self.stat_if_there(dir.at(&entry.name))? {
-                None => {}
-                Some(meta) if meta.kind == FileType::Directory => {
-                    path.push(&entry.name);
-                    pending.push(self.names_for_removal(tree.dir(&path)?)?);
-                }
-                Some(_) => unless_gone(self.unlink(dir.at(&entry.name)))?,
             }
         }
-        self.rmdir(at)
+        unless_gone(fs.rmdir(at))
     }
+}
 
-    /// Lists an open directory, with all the owner's bits, so that its entries can go.
-    fn names_for_removal(&self, dir: &Dir) -> Result<Vec<DirEntry>> {
+impl Fs {
+    /// Unlinks what is in an open directory and is no directory; returns the names of those that are, sorted. The directory
+    /// gets all the owner's bits, so that its entries can go.
+    fn unlink_files(&self, dir: &Dir) -> Result<Vec<OsString>> {
         let meta = self.stat_open(dir, dir.path())?;
         if meta.mode & 0o700 != 0o700 {
             self.set_mode(dir, dir.path(), meta.mode | 0o700)?;
         }
-        self.list_open(dir)
+        let (mut dirs, mut others) = (Vec::new(), Vec::new());
+        let list = |name: &std::ffi::OsStr, is_dir: bool| if is_dir { &mut dirs } else { &mut others }.push(name.to_owned());
+        sys::each_name(dir, list).map_err(|e| Place::Path(dir.path()).failed(Op::List, e))?;
+        others.sort();
+        for name in others {
+            match self.unlink(dir.at(&name)) {
+                // The directory's own list did not say so, or it has become one.
+                Err(e) if e.source == Errno::EISDIR => dirs.push(name),
+                done => unless_gone(done)?,
+            }
+        }
+        dirs.sort();
+        Ok(dirs)
     }
 }
 
@@ -69,7 +104,6 @@ mod tests {
 
     use super::super::Gate;
     use super::*;
-    use nix::errno::Errno;
     use std::ffi::OsStr;
     use std::path::Path;
     use std::sync::Arc;
@@ -131,17 +165,17 @@ mod tests {
     fn a_directory_that_is_moved_out_of_the_tree_is_not_followed() {
         let temp = tempfile::tempdir().unwrap();
         let at = |name: &str| temp.path().join(name);
-        for dir in ["tree", "tree/a", "tree/a/b", "elsewhere"] {
+        for dir in ["tree", "tree/a", "tree/a/0", "tree/a/b", "elsewhere", "elsewhere/0"] {
             std::fs::create_dir(at(dir)).unwrap();
         }
-        for file in ["tree/a/0", "tree/a/b/file", "elsewhere/0"] {
+        for file in ["tree/a/0/file", "tree/a/b/file", "elsewhere/0/file"] {
             std::fs::write(at(file), b"x").unwrap();
         }
         let gate = Arc::new(MovesOut { from: at("tree/a"), to: at("elsewhere/a") });
         let failed = Fs::gated(gate).remove_tree(&at("tree")).unwrap_err();
         assert!(failed.path.starts_with(at("tree/a")), "{failed}");
-        assert!(at("elsewhere/a/0").exists() && at("elsewhere/0").exists() && at("elsewhere/a/b").exists());
+        assert!(at("elsewhere/a/0/file").exists() && at("elsewhere/0/file").exists() && at("elsewhere/a/b").exists());
         Fs::real().remove_tree(&at("tree")).unwrap();
-        assert!(!at("tree").exists() && at("elsewhere/a/0").exists());
+        assert!(!at("tree").exists() && at("elsewhere/a/0/file").exists());
     }
 }

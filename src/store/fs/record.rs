@@ -1,0 +1,122 @@
+//! Small records, one or many, replaced whole.
+
+use super::{Fs, Result, sys};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// So many are open at a time.
+const AT_ONCE: usize = 256;
+
+fn temporary(path: &Path) -> PathBuf {
+    let mut temp = path.as_os_str().to_owned();
+    temp.push(".new");
+    PathBuf::from(temp)
+}
+
+impl Fs {
+    /// Writes a small record so that a reader sees the old one, the new one or none, and the new one is durable on return:
+    /// temporary file beside it, fsync, rename over, fsync of the directory.
+    pub fn replace_record(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        self.replace_records(&[(path, bytes)]).pop().unwrap_or(Ok(()))
+    }
+
+    /// The same for many, of which no two have the same path: each step for all before the next. Where they are in the same
+    /// directories that takes a few commits of the file system's journal, not two for each.
+    #[must_use]
+    pub fn replace_records(&self, records: &[(&Path, &[u8])]) -> Vec<Result<()>> {
+        records.chunks(AT_ONCE).flat_map(|batch| self.replace_some(batch)).collect()
+    }
+
+    fn replace_some(&self, records: &[(&Path, &[u8])]) -> Vec<Result<()>> {
+        let temps: Vec<PathBuf> = records.iter().map(|(path, _)| temporary(path)).collect();
+        let files: Vec<Result<File>> = records.iter().zip(&temps).map(|((_, bytes), temp)| self.begin_record(temp, bytes)).collect();
+        if records.len() > 1 {
+            // All of them begin to be written; the sync of the first then commits what the others need too.
+            files.iter().flatten().for_each(sys::begin_to_write);
+        }
+        let sync = |(file, temp): (Result<File>, &PathBuf)| file.and_then(|file| self.fsync(&file, temp));
+        let synced: Vec<Result<()>> = files.into_iter().zip(&temps).map(sync).collect();
+        let named = synced.into_iter().zip(records.iter().zip(&temps)).map(|(synced, ((path, _), temp))| {
+            let renamed = synced.and_then(|()| self.rename_over(temp, *path));
+            // Half a record under that name harms nobody, but takes space that may be what is lacking.
+            renamed.inspect_err(|_| drop(self.unlink(temp)))
+        });
+        let mut answers: Vec<Result<()>> = named.collect();
+        let parent = |path: &Path| path.parent().unwrap_or(Path::new("/")).to_owned();
+        let named = records.iter().zip(&answers).filter(|(_, answer)| answer.is_ok());
+        let mut dirs: Vec<PathBuf> = named.map(|((path, _), _)| parent(path)).collect();
+        dirs.sort();
+        dirs.dedup();
+        for dir in dirs {
+            if let Err(error) = self.fsync_dir(&dir) {
+                let in_it = records.iter().zip(&mut answers).filter(|((path, _), _)| path.parent() == Some(dir.as_path()));
+                in_it.filter(|(_, answer)| answer.is_ok()).for_each(|(_, answer)| *answer = Err(error.clone()));
+            }
+        }
+        answers
+    }
+
+    fn begin_record(&self, temp: &Path, bytes: &[u8]) -> Result<File> {
+        match self.unlink(temp) {
+            Ok(()) => {}
+            Err(e) if e.is_not_found() => {}
+            Err(e) => return Err(e),
+        }
+        let file = self.create(temp, 0o600)?;
+        self.write_all(&file, temp, bytes)?;
+        Ok(file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{FailNth, StopAfter};
+    use super::*;
+    use nix::errno::Errno;
+    use std::sync::Arc;
+
+    const NAMES: [&str; 4] = ["a/1", "a/2", "b/3", "b/4"];
+
+    /// Four records in two directories, replaced; what each says then, and what it was answered.
+    fn replaced(fs: &Fs) -> Vec<(String, Result<()>)> {
+        let temp = tempfile::tempdir().unwrap();
+        let real = Fs::real();
+        ["a", "b"].iter().for_each(|dir| real.mkdir(&temp.path().join(dir), 0o700).unwrap());
+        let paths = NAMES.map(|name| temp.path().join(name));
+        let with = |bytes: &'static [u8]| paths.each_ref().map(|path| (path.as_path(), bytes));
+        assert!(real.replace_records(&with(b"old")).iter().all(Result::is_ok));
+        let answers = fs.replace_records(&with(b"new one"));
+        // Whoever comes behind is not in the way of what was left.
+        let text = |path: &PathBuf| String::from_utf8(real.read_small(path, 100).unwrap()).unwrap();
+        let said = paths.iter().map(text).zip(answers).collect();
+        assert!(real.replace_records(&with(b"newest")).iter().all(Result::is_ok));
+        assert_eq!(real.list(&temp.path().join("a")).unwrap().len(), 2, "no temporary file is left");
+        said
+    }
+
+    #[test]
+    fn whatever_call_fails_each_record_is_the_old_one_or_the_new_one_and_who_was_told_so_has_the_new_one() {
+        let mut points = 0;
+        for n in 1.. {
+            let (fails, stops) = (Arc::new(FailNth::new(n, Errno::EIO)), Arc::new(StopAfter::new(n - 1)));
+            let said = [replaced(&Fs::gated(Arc::clone(&fails) as _)), replaced(&Fs::gated(Arc::clone(&stops) as _))];
+            for (text, answer) in said.into_iter().flatten() {
+                assert!(text == "new one" || (text == "old" && answer.is_err()), "{n}: {text:?}, {answer:?}");
+            }
+            if fails.seen() < n {
+                break;
+            }
+            points += 1;
+        }
+        assert_eq!(points, 4 * 5 + 2, "unlink, create, write, sync and rename of each, and a sync of each directory");
+    }
+
+    #[test]
+    fn more_records_than_may_be_open_are_replaced() {
+        let temp = tempfile::tempdir().unwrap();
+        let paths: Vec<PathBuf> = (0..600).map(|n| temp.path().join(n.to_string())).collect();
+        let records: Vec<(&Path, &[u8])> = paths.iter().map(|path| (path.as_path(), b"x".as_slice())).collect();
+        assert!(Fs::real().replace_records(&records).iter().all(Result::is_ok));
+        assert_eq!(Fs::real().list(temp.path()).unwrap().len(), 600);
+    }
+}
