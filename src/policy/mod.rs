@@ -6,6 +6,7 @@ pub mod cap;
 mod claims;
 #[cfg(test)]
 mod compose_tests;
+pub mod compress;
 mod foresight;
 pub mod lapse;
 mod plan;
