@@ -12,6 +12,7 @@ mod recipe;
 pub mod reconcile;
 mod remove;
 pub mod rewrite;
+mod thaw;
 
 pub use remove::RemovedFork;
 
@@ -77,6 +78,9 @@ pub enum ForkError {
     /// Copying failed.
     #[error(transparent)]
     Copy(#[from] crate::snapshot::materialize::MaterializeError),
+    /// The snapshot's memory could not be unpacked.
+    #[error("the snapshot's memory cannot be unpacked: {0}")]
+    Unpack(String),
     /// Not a fork, or not there.
     #[error("there is no fork {0}")]
     NoFork(InstanceId),
@@ -121,6 +125,8 @@ pub struct Forks {
     bursts: RwLock<()>,
     /// A recovery is due before the next burst: the root was away at the start, or an attempt ended without a record.
     unsettled: std::sync::atomic::AtomicBool,
+    /// Why a snapshot's memory could not be unpacked, until its requests have been told.
+    unpack_errors: Mutex<HashMap<SnapshotId, crate::snapshot::pack::PackError>>,
 }
 
 /// Queue and journal, under one lock: the last in the order of locks.
@@ -181,6 +187,7 @@ impl Forks {
             fell_back: std::sync::atomic::AtomicU64::new(0),
             bursts: RwLock::new(()),
             unsettled: std::sync::atomic::AtomicBool::new(true),
+            unpack_errors: Mutex::default(),
         };
         (forks, torn)
     }

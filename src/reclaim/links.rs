@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 impl Reclaim {
     /// A memory file of the snapshot with more names than snapshots and forks that we know have.
     pub(super) fn unknown_link(&self, summary: &Summary) -> Result<Option<PathBuf>, ReclaimError> {
-        let data = Layout::data_in(&self.store.layout.snapshot(&summary.id));
+        // Of a packed snapshot whose raw files are nowhere, forks have inodes of their own.
+        let dir = self.store.memory_dir(&summary.id);
         for memory in &summary.memory {
-            let Some(meta) = self.store.fs.stat_below(&data, &memory.path)? else { continue };
+            let Some(meta) = self.store.fs.stat_below(&dir, &memory.path)? else { continue };
             if meta.links > 1 && meta.links > self.known_links(meta.file_id)? {
-                return Ok(Some(data.join(&memory.path)));
+                return Ok(Some(dir.join(&memory.path)));
             }
         }
         Ok(None)
@@ -35,7 +36,7 @@ impl Reclaim {
         Ok(linked.map(|f| data.join(&f.path)))
     }
 
-    /// How many names of an inode we know: in snapshots, in the trash, and in forks. Walks them all; asked only of a
+    /// How many names of an inode we know: in snapshots, in the cache, in the trash, and in forks. Walks them all; asked only of a
     /// file that has several names and no ref.
     fn known_links(&self, file_id: (u64, u64)) -> Result<u64, ReclaimError> {
         let summaries: Vec<_> = self.store.index().present().filter_map(|(_, known)| known.summary.clone()).collect();
@@ -46,8 +47,8 @@ impl Reclaim {
         paths.dedup();
         let mut count = 0;
         for summary in &summaries {
-            let data = Layout::data_in(&self.store.layout.snapshot(&summary.id));
-            count += summary.memory.iter().filter(|m| has(&data, &m.path)).count() as u64;
+            let dir = self.store.memory_dir(&summary.id);
+            count += summary.memory.iter().filter(|m| has(&dir, &m.path)).count() as u64;
         }
         for entry in self.store.trash_entries(&self.store.layout.trash())? {
             let data = Layout::data_in(&entry.path);

@@ -124,6 +124,7 @@ impl Reclaim {
     /// Those of [`Reclaim::remove`].
     pub fn remove_even(&self, id: &SnapshotId, reasons: &[String], grace: Duration, unreadable: bool) -> Result<Removed, ReclaimError> {
         let proof = self.store.prove_root()?;
+        self.store.disturb(id);
         let guard = self.store.lock_snapshot(id);
         let known = self.store.known(id)?;
         let blocked = self.blocked(id, &known, unreadable)?;
@@ -133,6 +134,10 @@ impl Reclaim {
             return Err(ReclaimError::Blocked { id: id.clone(), blocked: Blocked { reclaimable_bytes, ..blocked } });
         }
         let trashed = self.with_ballast(|| self.store.cut(&guard, &proof))?;
+        // Nobody is left to use them. What cannot be unlinked now goes with the snapshot's files.
+        if let Err(e) = self.store.drop_cached(&guard) {
+            tracing::debug!(error = %e, %id, "raw memory files stay in the cache for now");
+        }
         drop(guard);
         self.forks.forget_recipe(id);
         let now = self.store.clock.now();

@@ -5,14 +5,18 @@
 //! `compress` and `thaw` are the protocols, which say what a crash between any two of their steps leaves.
 
 mod codec;
+mod compress;
 mod plan;
 mod read;
 mod table;
 #[cfg(test)]
 mod tests;
+mod thaw;
 mod write;
 
+pub use compress::{CompressError, Compressed, compress, known_digest};
 pub use read::unpack_file;
+pub use thaw::thaw;
 pub use write::{How, pack_file};
 
 use crate::snapshot::copy::DataError;

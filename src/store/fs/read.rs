@@ -240,6 +240,11 @@ impl Fs {
         }
     }
 
+    /// Has the next read of an open file, which was synced, be one of the disk, as far as the kernel lets us.
+    pub fn forget_pages(&self, file: &File) {
+        super::sys::forget_pages(file);
+    }
+
     /// Size and free bytes (for us) of the file system that `path` is on (statvfs(3)).
     pub fn space(&self, path: &Path) -> Result<Space> {
         let stat = nix::sys::statvfs::statvfs(path).map_err(|e| Place::Path(path).failed(Op::Stat, e))?;

@@ -18,6 +18,25 @@ pub fn ficlone(to: &File, from: &File) -> nix::Result<()> {
     Errno::result(rc).map(drop)
 }
 
+/// Has the kernel give up the clean pages of an open file that nobody maps (posix_fadvise(2)): the next read is of the disk.
+pub fn forget_pages(file: &File) {
+    // SAFETY: takes no pointers; advice that is not taken is no error that matters.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+}
+
+/// Lets the calling thread, and those that it makes from now on, have processor and disk only where others leave some
+/// (setpriority(2), ioprio_set(2)). One that may not be lowered works on as it is.
+pub fn lower_priority() {
+    /// linux/ioprio.h: a thread; the least of the best-effort levels.
+    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+    const LEAST: libc::c_int = 2 << 13 | 7;
+    // SAFETY: neither call takes a pointer, and 0 stands for the calling thread.
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, 0, 19);
+        libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, LEAST);
+    }
+}
+
 /// Extents asked for at once.
 const EXTENTS: usize = 128;
 /// FS_IOC_FIEMAP, `_IOWR('f', 11, struct fiemap)` (linux/fs.h).
