@@ -2,6 +2,9 @@
 
 mod api;
 mod cli;
+mod compress;
+mod compress_faults;
+mod compress_races;
 mod disk;
 mod faults;
 mod faults_behind;
