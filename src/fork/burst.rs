@@ -142,9 +142,9 @@ impl Forks {
         let work = || {
             let mut mine = Vec::new();
             while let Some(request) = requests.get(next.fetch_add(1, Ordering::SeqCst)) {
-                let built = self
-                    .recipe(&request.snapshot_id)
-                    .and_then(|recipe| build::build(&self.store, &recipe, sources.get(&request.snapshot_id), self.config(), request, cancelled));
+                let built = self.recipe(&request.snapshot_id).and_then(|recipe| {
+                    build::build(&self.store, &recipe, sources.get(&request.snapshot_id), self.config(), request, cancelled)
+                });
                 mine.push((request.clone(), built));
             }
             mine

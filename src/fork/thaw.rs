@@ -91,7 +91,11 @@ impl<'s, 'e> Lane<'s, 'e> {
             return;
         }
         drop(state);
-        let work = move || while let Some(id) = todo.next() { forks.unpack(id, quit) };
+        let work = move || {
+            while let Some(id) = todo.next() {
+                forks.unpack(id, quit)
+            }
+        };
         if Builder::new().name("thaw".to_owned()).spawn_scoped(self.scope, work).is_err() {
             // A thread that cannot be had: this one does its work.
             work();

@@ -132,7 +132,11 @@ mod tests {
         ];
         prop::collection::vec((0..9000_i64, 1..5000_i64, any::<bool>(), attempt), 0..20).prop_map(|all| {
             let one = |(n, (used, after, is_busy, attempt)): (usize, (i64, i64, bool, Attempt))| {
-                let id = SnapshotId::parse(&format!("20261124-090347-aaaaaa{}{}", char::from(b'a' + (n / 26) as u8), char::from(b'a' + (n % 26) as u8)));
+                let id = SnapshotId::parse(&format!(
+                    "20261124-090347-aaaaaa{}{}",
+                    char::from(b'a' + (n / 26) as u8),
+                    char::from(b'a' + (n % 26) as u8)
+                ));
                 Candidate { id: id.unwrap(), rule: rule(after), used_at: at(used), is_busy, attempt }
             };
             all.into_iter().enumerate().map(one).collect()

@@ -4,13 +4,13 @@
 //! about to go; without it, packed files are only about to come, and the raw ones are its memory. So between any two steps
 //! there is one form that counts, and it is whole.
 
+use super::StoreError;
 use super::counters::{read_record, write_record};
+use super::fs::{Below, Fs};
 use super::index::Known;
 use super::layout::Layout;
 use super::manifest::{FORMAT, RecordError, TextPath};
 use super::open::{SnapshotGuard, Store};
-use super::StoreError;
-use super::fs::{Below, Fs};
 use crate::event::Event;
 use crate::ids::SnapshotId;
 use crate::policy::compress::{Attempt, Method};
@@ -66,6 +66,8 @@ pub struct PackedFile {
     pub name: String,
     /// Its length.
     pub bytes: u64,
+    /// The raw file's digest, in the manifest's form.
+    pub digest: String,
     /// The raw file's owner in the store.
     pub uid: u32,
     /// The raw file's group in the store.

@@ -15,6 +15,8 @@ pub(super) struct Packing(Mutex<State>);
 struct State {
     running: HashMap<SnapshotId, Arc<AtomicBool>>,
     used: HashMap<SnapshotId, DateTime<Utc>>,
+    /// No more begins.
+    is_over: bool,
 }
 
 impl Packing {
@@ -46,11 +48,11 @@ impl Drop for Compressing<'_> {
 }
 
 impl Store {
-    /// Begins to compress a snapshot; `None` if somebody does so already.
+    /// Begins to compress a snapshot; `None` if somebody does so already, or nobody is to.
     #[must_use]
     pub fn begin_compressing(&self, id: &SnapshotId) -> Option<Compressing<'_>> {
         let mut state = self.packing.state();
-        if state.running.contains_key(id) {
+        if state.is_over || state.running.contains_key(id) {
             return None;
         }
         let cancelled = Arc::new(AtomicBool::new(false));
@@ -79,9 +81,11 @@ impl Store {
         state.used.insert(id.clone(), now);
     }
 
-    /// Ends all compressing: for the stop.
+    /// Ends all compressing, for good: for the stop.
     pub fn cancel_compressing(&self) {
-        self.packing.state().running.values().for_each(|cancelled| cancelled.store(true, Ordering::SeqCst));
+        let mut state = self.packing.state();
+        state.is_over = true;
+        state.running.values().for_each(|cancelled| cancelled.store(true, Ordering::SeqCst));
     }
 
     /// When a snapshot was last used, if it was since the start.

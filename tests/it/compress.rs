@@ -92,7 +92,8 @@ fn unzstd_turns_the_packed_file_of_a_store_into_the_raw_one() {
 fn show_tells_the_state_and_the_sizes_and_the_policy_compresses_what_is_cold() {
     let world = World::new();
     world.make_instance("web");
-    let policy = "[[policy]]\nname = \"p\"\ninstances = [\"web\"]\nevery = \"3h\"\non_enable = \"run\"\nkeep_all = true\n[policy.compress]\n";
+    let policy =
+        "[[policy]]\nname = \"p\"\ninstances = [\"web\"]\nevery = \"3h\"\non_enable = \"run\"\nkeep_all = true\n[policy.compress]\n";
     let worker = world.worker(&format!("{policy}after = \"1h\"\n"));
     worker.once().unwrap();
     let shown = || worker.snapshots(&Default::default()).unwrap().snapshots.remove(0);
@@ -251,7 +252,10 @@ fn the_cache_outlives_a_restart_is_counted_and_goes_when_no_fork_wants_it() {
     worker.tidy_cache();
     assert_eq!(listing(&worker.store.layout.cache()), [""; 0]);
     assert_eq!(worker.status().unwrap().worker.cache_bytes, 0);
-    assert!(fs::read(world.vms.join("web-1/memory")).unwrap() == fs::read(world.vms.join("web/memory")).unwrap(), "forks keep what they have");
+    assert!(
+        fs::read(world.vms.join("web-1/memory")).unwrap() == fs::read(world.vms.join("web/memory")).unwrap(),
+        "forks keep what they have"
+    );
     assert_eq!(open.fork(&id, "web-4").unwrap().memory.as_deref(), Some("decompressed"));
     assert_eq!(unpackings(&world), 2);
     // A bound of nothing: what nobody waits for goes at once.
@@ -329,7 +333,8 @@ fn restore_remove_and_undelete_work_on_a_compressed_snapshot() {
     let before = listing(&source);
     pack(&open, &id).unwrap();
     fs::write(source.join("memory"), "written over").unwrap();
-    let driver = Plain::new(DriverConfig { memory_names: vec!["memory".into()], freeze: vec![], thaw: vec![], timeout: Duration::from_secs(5) });
+    let driver =
+        Plain::new(DriverConfig { memory_names: vec!["memory".into()], freeze: vec![], thaw: vec![], timeout: Duration::from_secs(5) });
     restore(&open.store, &id, &driver, &Skip::new(&["logs/"]).unwrap(), Flow::quiet()).unwrap();
     assert_eq!(listing(&source), before);
     assert_ne!(fs::metadata(source.join("memory")).unwrap().ino(), fs::metadata(cached(&open, &id).join("memory")).unwrap().ino());

@@ -74,7 +74,8 @@ fn at(n: u64, who: Who) -> bool {
                 Who::Remove => drop(reclaim.remove(id, &[], Duration::from_secs(3600)).unwrap()),
                 Who::Restore => {
                     let names = vec!["memory".into()];
-                    let driver = Plain::new(DriverConfig { memory_names: names, freeze: vec![], thaw: vec![], timeout: Duration::from_secs(5) });
+                    let driver =
+                        Plain::new(DriverConfig { memory_names: names, freeze: vec![], thaw: vec![], timeout: Duration::from_secs(5) });
                     restore(store, id, &driver, &Skip::new(&["logs/"]).unwrap(), Flow::quiet()).unwrap();
                 }
             }

@@ -64,7 +64,7 @@ impl From<crate::store::fs::FsError> for CompressError {
     }
 }
 
-/// The digest that a memory file of a snapshot must have; `None` if it is not known yet.
+/// The digest that a memory file of a snapshot must have; `None` if it is not known yet: then it is not packed.
 #[must_use]
 pub fn known_digest(digest: &str) -> Option<&str> {
     (!digest.is_empty()).then_some(digest)
@@ -178,7 +178,7 @@ impl Work<'_> {
         let back = self.read_back(&path, raw.node.size)?;
         self.same_digest(&path, &back, wanted)?;
         let (uid, gid) = (raw.meta.uid, raw.meta.gid);
-        Ok(PackedFile { path: raw.entry.path.clone(), name, bytes: packed.bytes, uid, gid })
+        Ok(PackedFile { path: raw.entry.path.clone(), name, bytes: packed.bytes, digest: packed.digest, uid, gid })
     }
 
     fn same_digest(&self, path: &Path, found: &str, wanted: &str) -> Result<(), CompressError> {
@@ -194,7 +194,10 @@ impl Work<'_> {
         let fs: &Fs = &self.store.fs;
         let file = fs.open_file(path)?;
         fs.forget_pages(&file);
-        Ok(unpack_file(fs, (&file, path), None, size, self.rule.method, self.flow)?.digest)
+        let digest = unpack_file(fs, (&file, path), None, size, self.rule.method, self.flow)?.digest;
+        // It is cold: others need the memory more.
+        fs.forget_pages(&file);
+        Ok(digest)
     }
 
     /// Steps 3 to 6.
@@ -225,7 +228,11 @@ impl Work<'_> {
 
     fn is_needed(&self, known: &Known) -> bool {
         let is_forked = !known.refs.is_empty() && !self.rule.while_forked;
-        is_forked || known.pins > 0 || known.state() != crate::policy::SnapshotState::Ready || known.packed().is_some() || (self.is_wanted)()
+        is_forked
+            || known.pins > 0
+            || known.state() != crate::policy::SnapshotState::Ready
+            || known.packed().is_some()
+            || (self.is_wanted)()
     }
 }
 

@@ -2,7 +2,7 @@
 //! side, and compare digests; 2 owner, mode and time, as they were in the store; sync; 3 under the snapshot's lock, rename into
 //! `cache/`. A crash before 3 leaves something in staging, which the start removes; behind it, the start finds it whole.
 
-use super::{PackError, known_digest, unpack_file};
+use super::{PackError, unpack_file};
 use crate::event::Event;
 use crate::ids::SnapshotId;
 use crate::snapshot::copy::Flow;
@@ -103,8 +103,8 @@ fn one(
     let place = to.place(&wanted.path)?;
     let raw = fs.create(place, 0o600)?;
     let unpacked = unpack_file(fs, (&from, &from_path), Some((&raw, &to_path)), wanted.size, compression.method, flow)?;
-    if known_digest(&wanted.digest).is_some_and(|digest| digest != unpacked.digest) {
-        let why = format!("what it holds has the digest {}, and the manifest has {}", unpacked.digest, wanted.digest);
+    if unpacked.digest != file.digest {
+        let why = format!("what it holds has the digest {}, and had {}", unpacked.digest, file.digest);
         return Err(PackError::Damaged { path: from_path, why });
     }
     let made = fs.stat_open(&raw, &to_path)?;

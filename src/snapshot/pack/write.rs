@@ -38,7 +38,8 @@ pub fn pack_file(fs: &Fs, from: (&File, &Path), to: (&File, &Path), size: u64, h
     let job = |(encoder, buffer): &mut (std::io::Result<Encoder>, Vec<u8>), index: usize| {
         let Some(unit) = units.get(index) else { return Ok(Vec::new()) };
         let encoder = encoder.as_mut().map_err(|e| PackError::Codec(e.to_string()));
-        let packed = if flow.is_cancelled() { Err(PackError::Cancelled) } else { encoder.and_then(|e| pack(fs, from, unit, how, e, buffer)) };
+        let packed =
+            if flow.is_cancelled() { Err(PackError::Cancelled) } else { encoder.and_then(|e| pack(fs, from, unit, how, e, buffer)) };
         let done = packed.and_then(|(bytes, frames, hashes)| out.put(index, bytes, frames).map(|()| hashes));
         if let Ok(hashes) = &done {
             flow.progress.advance(hashes.bytes);
@@ -53,7 +54,11 @@ pub fn pack_file(fs: &Fs, from: (&File, &Path), to: (&File, &Path), size: u64, h
     let table = table::table(&frames);
     fs.write_at(to.0, to.1, &table, end)?;
     let packed = end + table.len() as u64;
-    if packed > how.at_most { Err(PackError::NoGain) } else { Ok(Packed { bytes: packed, digest: crate::snapshot::digest::digest_of(size, &hashes) }) }
+    if packed > how.at_most {
+        Err(PackError::NoGain)
+    } else {
+        Ok(Packed { bytes: packed, digest: crate::snapshot::digest::digest_of(size, &hashes) })
+    }
 }
 
 type Frames = (Vec<u8>, Vec<Lengths>, Hashed);

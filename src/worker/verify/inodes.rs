@@ -87,7 +87,9 @@ impl Check<'_> {
     /// Files of snapshots that have more names than snapshots and forks have of them.
     pub(super) fn unknown_links(&mut self) {
         for (meta, names) in self.inodes.0.values() {
-            let Some(name) = names.iter().find(|n| matches!(n.owner, Owner::Snapshot | Owner::Cache) && n.role == Role::Memory) else { continue };
+            let Some(name) = names.iter().find(|n| matches!(n.owner, Owner::Snapshot | Owner::Cache) && n.role == Role::Memory) else {
+                continue;
+            };
             let (full, known) = (name.full(), names.len() as u64);
             // Forks come and go meanwhile: only a link that is there before and after the walk is somebody else's.
             let now = self.fs.stat_if_there(&full).ok().flatten().map_or(0, |now| now.links);

@@ -6,8 +6,8 @@
 mod content;
 mod forks;
 mod inodes;
-mod packed;
 pub mod log;
+mod packed;
 mod records;
 pub mod repair;
 mod report;

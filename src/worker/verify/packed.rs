@@ -60,8 +60,9 @@ impl Check<'_> {
         match unpacked {
             Ok(unpacked) => {
                 self.report.bytes = self.report.bytes.saturating_add(node.size);
-                if known_digest(&node.digest).is_some_and(|digest| digest != unpacked.digest) {
-                    let what = format!("what it holds has the digest {}, and had {}", unpacked.digest, node.digest);
+                let wanted = known_digest(&node.digest).unwrap_or(&file.digest);
+                if wanted != unpacked.digest {
+                    let what = format!("what it holds has the digest {}, and had {wanted}", unpacked.digest);
                     self.report.error("digest.differs", path, what);
                 }
             }
@@ -99,7 +100,12 @@ impl Check<'_> {
             let generation = dir.join(&entry.name);
             let place = self.report.place();
             if let Some(found) = self.tree(&generation) {
-                self.inodes.note(&generation, Owner::Cache, &found, |f| if memory.contains(&f.path) { Role::Memory } else { Role::Unknown });
+                self.inodes.note(
+                    &generation,
+                    Owner::Cache,
+                    &found,
+                    |f| if memory.contains(&f.path) { Role::Memory } else { Role::Unknown },
+                );
             }
             if let Some(manifest) = manifest.as_ref().filter(|_| is_packed) {
                 manifest.memory_files().for_each(|(entry, node)| self.cached_file(&generation, entry, node, id));
