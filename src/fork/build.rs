@@ -83,6 +83,11 @@ pub(super) fn build(
     };
     let tree = materialize(&context, &entries(recipe, &target), &staged).map_err(|e| match e {
         MaterializeError::Refused { path, why } => ForkError::NamesSource { path, why },
+        // The snapshot itself is well: the next attempt has the raw files made anew.
+        MaterializeError::MemoryChanged { path } if source.is_some() => {
+            store.distrust_cached(&request.snapshot_id);
+            ForkError::Unpack(format!("somebody wrote to {}", path.display()))
+        }
         MaterializeError::MemoryChanged { path } => ForkError::MemoryChanged { path, why: "its length or time differs".to_owned() },
         other => ForkError::Copy(other),
     })?;

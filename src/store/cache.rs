@@ -102,11 +102,15 @@ impl Store {
     pub fn publish_cached(&self, guard: &SnapshotGuard) -> Result<(), FsError> {
         let id = guard.key();
         let dir = self.layout.cache_of(id);
-        self.fs.mkdir_durable(&self.layout.cache(), 0o700)?;
-        self.fs.mkdir_durable(&dir, 0o700)?;
-        let there = self.fs.list(&dir)?;
+        let there = self.fs.list_if_there(&dir)?;
         let highest = there.iter().filter_map(|e| e.name.to_str()?.parse::<u64>().ok()).max().unwrap_or(0);
         let generation = highest.saturating_add(1);
+        if !there.is_empty() {
+            // Nobody is given these any more.
+            self.retire(id)?;
+        }
+        self.fs.mkdir_durable(&self.layout.cache(), 0o700)?;
+        self.fs.mkdir_durable(&dir, 0o700)?;
         let place = self.layout.cached(id, generation);
         self.fs.move_durably(&self.layout.staged_raw(id), &place, &[&dir]).map_err(|e| e.error)?;
         self.note_cached(id, generation, true)
@@ -142,25 +146,44 @@ impl Store {
         (all.values().map(|cached| cached.bytes).sum(), all.len() as u64)
     }
 
+    /// Gives a snapshot's raw files to nobody any more: somebody wrote to them. They are unlinked with the next that are dropped.
+    pub fn distrust_cached(&self, id: &SnapshotId) {
+        self.cache.lock().remove(id);
+    }
+
     /// Drops a snapshot's raw files from the cache, unless they are in use; true if they are gone. The caller holds the lock and
-    /// knows that no request waits for them. From the first moment nobody is given them any more: what cannot be unlinked now is
-    /// by the next drop, or the next start.
+    /// knows that no request waits for them.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
+    /// [`StoreError::Io`]; they are all there, or in staging, where the next drop or the next start removes them.
     pub fn drop_cached(&self, guard: &SnapshotGuard) -> Result<bool, StoreError> {
         let id = guard.key();
-        {
+        let was = {
             let mut all = self.cache.lock();
-            match all.get(id) {
-                Some(cached) if cached.users > 0 => return Ok(false),
-                Some(_) => drop(all.remove(id)),
-                None => return Ok(true),
+            if all.get(id).is_some_and(|cached| cached.users > 0) {
+                return Ok(false);
             }
+            all.remove(id)
+        };
+        if let Err(e) = self.retire(id) {
+            if let Some(was) = was.filter(|_| matches!(self.fs.stat_if_there(&self.layout.cache_of(id)), Ok(Some(_)))) {
+                self.cache.lock().entry(id.clone()).or_insert(was);
+            }
+            return Err(e.into());
         }
         self.forget_sizes(id);
-        self.fs.remove_tree(&self.layout.cache_of(id))?;
         Ok(true)
+    }
+
+    /// Takes all generations out of the cache by one rename, and unlinks them then: nobody finds a part of one.
+    fn retire(&self, id: &SnapshotId) -> Result<(), FsError> {
+        let (dir, retired) = (self.layout.cache_of(id), self.layout.staged_retired(id));
+        self.fs.remove_tree(&retired)?;
+        match self.fs.rename_new(&dir, &retired) {
+            Err(e) if e.is_not_found() => Ok(()),
+            Ok(()) => self.fs.remove_tree(&retired),
+            Err(e) => Err(e),
+        }
     }
 
     /// At the start: what is whole and belongs to a packed snapshot may be used again; the rest goes.
@@ -188,7 +211,7 @@ impl Store {
         let dir = self.layout.cached(id, generation);
         for file in &summary.memory {
             let found = self.fs.stat_below(&dir, &file.path)?;
-            if !found.is_some_and(|meta| (meta.size, meta.mtime_ns, meta.mode) == (file.size, file.mtime_ns, 0o444)) {
+            if found.is_none_or(|meta| (meta.size, meta.mtime_ns, meta.mode) != (file.size, file.mtime_ns, 0o444)) {
                 return Ok(false);
             }
         }

@@ -231,7 +231,7 @@ impl Store {
         let data = Layout::data_in(&self.layout.snapshot(id));
         for file in &summary.memory {
             let found = self.fs.stat_below(&data, &file.path)?;
-            if !found.is_some_and(|meta| (meta.size, meta.mtime_ns) == (file.size, file.mtime_ns)) {
+            if found.is_none_or(|meta| (meta.size, meta.mtime_ns) != (file.size, file.mtime_ns)) {
                 return Ok(false);
             }
         }

@@ -102,6 +102,12 @@ impl Layout {
         self.staging().join(format!("{id}.raw"))
     }
 
+    /// Raw memory files that were taken out of the cache and are being unlinked.
+    #[must_use]
+    pub fn staged_retired(&self, id: &SnapshotId) -> PathBuf {
+        self.staging().join(format!("{id}.retired"))
+    }
+
     /// The packed memory files inside a snapshot's directory, wherever that is.
     #[must_use]
     pub fn packed_in(dir: &Path) -> PathBuf {

@@ -1,6 +1,7 @@
 //! Cold snapshots: their memory is packed, and a fork of one has a raw memory file all the same.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods, reason = "tests")]
 
+use crate::support::mounts::{Kind, mounted};
 use crate::support::{NEVER, Open, World, ask, fork_config, instance, listing};
 use chrono::TimeDelta;
 use snapkeep::config::{DriverConfig, Skip};
@@ -91,7 +92,8 @@ fn unzstd_turns_the_packed_file_of_a_store_into_the_raw_one() {
 #[test]
 fn show_tells_the_state_and_the_sizes_and_the_policy_compresses_what_is_cold() {
     let world = World::new();
-    world.make_instance("web");
+    let dir = world.make_instance("web");
+    fs::write(dir.join("memory"), "all work and no play\n".repeat(100_000)).unwrap();
     let policy =
         "[[policy]]\nname = \"p\"\ninstances = [\"web\"]\nevery = \"3h\"\non_enable = \"run\"\nkeep_all = true\n[policy.compress]\n";
     let worker = world.worker(&format!("{policy}after = \"1h\"\n"));
@@ -106,9 +108,9 @@ fn show_tells_the_state_and_the_sizes_and_the_policy_compresses_what_is_cold() {
     worker.once().unwrap();
     let after = shown();
     assert_eq!(after.compression_state, "compressed");
-    assert_eq!(after.uncompressed_size_bytes, Some(256 << 10));
+    assert_eq!(after.uncompressed_size_bytes, Some(2_100_000));
     let packed = after.compressed_size_bytes.unwrap();
-    assert!(packed > 0 && packed < 2048, "{packed}");
+    assert!(packed > 0 && packed < 16 << 10, "{packed}");
     assert!(after.allocated_bytes < before.allocated_bytes && after.reclaimable_bytes < before.reclaimable_bytes);
     assert_eq!(after.size_bytes, before.size_bytes, "what it holds is what it held");
     let event = world.events.events().into_iter().find(|e| e.name() == "snapshot.compressed");
@@ -289,7 +291,7 @@ fn a_damaged_packed_file_is_found_by_verify_and_by_the_fork_and_the_snapshot_is_
             let failed = open.fork(&id, "web-1").unwrap();
             assert_eq!(failed.state, RequestState::Failed, "{failed:?}");
             assert!(!world.vms.join("web-1").exists());
-            assert_eq!(listing(&open.store.layout.cache()), [""; 0]);
+            assert!(!cached(&open, &id).exists());
         } else {
             let found = worker.verify(&VerifyBody { repair: true, ..VerifyBody::default() }).unwrap().findings;
             assert!(found.iter().any(|f| f.name == "digest.differs" && f.path.ends_with("packed/0.zst") && f.repaired), "{found:#?}");
@@ -322,6 +324,46 @@ fn a_damaged_raw_copy_is_found_and_dropped_and_the_next_fork_is_right() {
     assert!(open.store.known(&id).unwrap().quarantined.is_none(), "the snapshot is well");
     open.fork(&id, "web-2").unwrap();
     assert!(fs::read(world.vms.join("web-2/memory")).unwrap() == fs::read(source.join("memory")).unwrap());
+}
+
+#[test]
+fn a_raw_copy_that_somebody_wrote_to_is_linked_into_no_fork_and_made_anew() {
+    let world = World::new();
+    let source = world.make_instance("web");
+    let open = world.open();
+    let id = open.take("web").unwrap();
+    pack(&open, &id).unwrap();
+    open.fork(&id, "web-1").unwrap();
+    let file = fs::OpenOptions::new().write(true).open(cached(&open, &id).join("memory")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"x", 70_000).unwrap();
+    let refused = open.fork(&id, "web-2").unwrap();
+    assert_eq!(refused.state, RequestState::Queued, "{refused:?}");
+    world.clock.advance(Duration::from_secs(2));
+    open.forks.run_ready(&NEVER, &NEVER).unwrap();
+    let now = open.forks.request(&refused.id).unwrap();
+    assert_eq!((now.state, now.memory.as_deref()), (RequestState::Done, Some("decompressed")));
+    assert!(fs::read(world.vms.join("web-2/memory")).unwrap() == fs::read(source.join("memory")).unwrap());
+    assert!(open.store.known(&id).unwrap().quarantined.is_none(), "the snapshot is well");
+}
+
+#[test]
+fn where_a_raw_file_shares_its_blocks_with_the_instance_it_waits_until_dropping_it_frees_some() {
+    for kind in [Kind::Xfs, Kind::Btrfs] {
+        let Some(mounted) = mounted(kind, Kind::SMALLEST) else { continue };
+        let world = World::at(&mounted.path);
+        let dir = world.make_instance("web");
+        let wanted = fs::read(dir.join("memory")).unwrap();
+        let open = world.open();
+        let id = open.take("web").unwrap();
+        assert!(matches!(pack(&open, &id), Err(CompressError::Shared)), "{kind}");
+        fs::remove_file(dir.join("memory")).unwrap();
+        // Until the file system has let go of them.
+        assert!(Command::new("sync").arg("-f").arg(&mounted.path).status().unwrap().success());
+        pack(&open, &id).unwrap_or_else(|e| panic!("{kind}: {e}"));
+        assert_eq!(open.fork(&id, "web-1").unwrap().memory.as_deref(), Some("decompressed"), "{kind}");
+        assert!(fs::read(world.vms.join("web-1/memory")).unwrap() == wanted, "{kind}");
+        drop(open);
+    }
 }
 
 #[test]

@@ -1,3 +1,4 @@
+//! Whole files through the compressor and back, and through the programs that read the same formats.
 #![expect(clippy::disallowed_methods, reason = "tests look at files by other means than the code under test")]
 
 use super::*;

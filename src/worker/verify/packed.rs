@@ -3,6 +3,7 @@
 use super::Check;
 use super::inodes::{Owner, Role};
 use crate::ids::SnapshotId;
+use crate::snapshot::copy::DataError;
 use crate::snapshot::digest::digest_file;
 use crate::snapshot::pack::{PackError, known_digest, unpack_file};
 use crate::store::Compression;
@@ -122,13 +123,15 @@ impl Check<'_> {
             Ok(Some(meta)) if !entry.is_unchanged(&meta) => "its length or time is not the manifest's".to_owned(),
             Ok(Some(meta)) if meta.mode != 0o444 => format!("mode {:04o}: its forks share it, so nobody may write to it", meta.mode),
             Ok(Some(_)) if !(self.options.compare)(id) || self.is_stopped => return,
-            Ok(Some(_)) => match self.fs.open_file(&path).and_then(|file| Ok(digest_file(self.fs, &file, &path, node.size, self.flow))) {
-                Ok(Ok(digest)) if known_digest(&node.digest).is_none_or(|wanted| wanted == digest) => return,
-                Ok(Ok(digest)) => format!("{digest}, and the manifest has {}", node.digest),
-                Ok(Err(crate::snapshot::copy::DataError::Cancelled)) => return self.stopped(),
-                Ok(Err(e)) => e.to_string(),
-                Err(e) => e.to_string(),
-            },
+            Ok(Some(_)) => {
+                let opened = self.fs.open_file(&path).map_err(DataError::from);
+                match opened.and_then(|file| digest_file(self.fs, &file, &path, node.size, self.flow)) {
+                    Ok(digest) if known_digest(&node.digest).is_none_or(|wanted| wanted == digest) => return,
+                    Ok(digest) => format!("{digest}, and the manifest has {}", node.digest),
+                    Err(DataError::Cancelled) => return self.stopped(),
+                    Err(e) => e.to_string(),
+                }
+            }
             Ok(None) => "it is missing".to_owned(),
             Err(e) => e.to_string(),
         };
