@@ -35,7 +35,8 @@ type Undone = (Request, ForkError);
 type Outcome = (Request, Result<Built, ForkError>);
 
 impl Forks {
-    /// Makes the forks that are ready, a thousand at a time; returns when nothing is ready now. Once `stop` is set no burst
+    /// Makes the forks that are ready, a thousand at a time; returns when nothing is ready now, and no memory is being unpacked
+    /// for one. Once `stop` is set no burst
     /// begins; once `cancelled` is set the one that is being built is rolled back, and its requests wait for the next start.
     ///
     /// # Errors

@@ -169,7 +169,8 @@ impl Store {
         marked
     }
 
-    /// Unlinks the raw files of a snapshot whose memory is packed, durably. What fails is done by the next start.
+    /// Unlinks the raw files of a snapshot whose memory is packed. What fails is done by the next start, if a directory in
+    /// staging says so.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -187,19 +188,21 @@ impl Store {
         Ok(())
     }
 
-    /// At the start: brings what was cut short to its end. `unfinished` are the snapshots that were being packed.
-    pub(super) fn settle_packed(&self, unfinished: &[SnapshotId]) {
-        let packed: Vec<SnapshotId> = self.index().present().filter(|(_, k)| k.packed().is_some()).map(|(id, _)| id.clone()).collect();
-        for id in packed.iter().chain(unfinished.iter().filter(|id| !packed.contains(id))) {
-            let guard = self.lock_snapshot(id);
-            if let Err(e) = self.settle_one(&guard) {
+    /// At the start: brings what was cut short to its end. `unfinished` are the snapshots whose directory in staging says that
+    /// something is left; those that cannot be settled now are returned, and keep it.
+    pub(super) fn settle_packed(&self, unfinished: Vec<SnapshotId>) -> Vec<SnapshotId> {
+        let settle = |id: &SnapshotId| match self.settle_one(&self.lock_snapshot(id)) {
+            Ok(()) => false,
+            Err(e) => {
                 self.events.emit(Event::RecordUnreadable {
                     path: Layout::packed_in(&self.layout.snapshot(id)).display().to_string(),
                     why: e.to_string(),
                     blocks: vec![id.to_string()],
                 });
+                true
             }
-        }
+        };
+        unfinished.into_iter().filter(settle).collect()
     }
 
     /// One form stays: the one that counts, if it is whole; else the other, if that is.

@@ -166,9 +166,9 @@ impl Store {
     pub fn clear_staging(&self) -> Result<u64, StoreError> {
         let entries = self.fs.list_if_there(&self.layout.staging())?;
         let packing: Vec<SnapshotId> = entries.iter().filter_map(|entry| Layout::packing_of(&entry.name)).collect();
-        self.settle_packed(&packing);
+        let unsettled = self.settle_packed(packing);
         self.load_cache()?;
-        for entry in &entries {
+        for entry in entries.iter().filter(|entry| Layout::packing_of(&entry.name).is_none_or(|id| !unsettled.contains(&id))) {
             self.fs.remove_tree(&self.layout.staging().join(&entry.name))?;
         }
         Ok(entries.len() as u64)

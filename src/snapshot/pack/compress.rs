@@ -85,9 +85,15 @@ pub fn compress(
     let manifest = store.manifest(id)?;
     let flow = Flow { threads, cancelled: running.cancelled(), ..Flow::quiet() };
     let work = Work { store, id, rule, is_wanted, flow, staged: store.layout.staged_packing(id) };
-    let done = work.run(&manifest, &running);
-    // Also behind a success: that it is gone says that nothing is left to be settled.
-    let _ = store.fs.remove_tree(&work.staged);
+    let (done, is_settled) = match work.run(&manifest, &running) {
+        Ok((done, is_settled)) => (Ok(done), is_settled),
+        // A mark that could not be made durable, nor taken back, counts: both forms are there.
+        Err(e) => (Err(e), store.packed(id).is_none()),
+    };
+    if is_settled {
+        // Also behind a success: that it is gone says to the start that nothing is left to be done.
+        let _ = store.fs.remove_tree(&work.staged);
+    }
     done
 }
 
@@ -110,7 +116,8 @@ struct Raw<'m> {
 }
 
 impl Work<'_> {
-    fn run(&self, manifest: &Manifest, running: &Compressing<'_>) -> Result<Compressed, CompressError> {
+    /// Also whether nothing is left for the next start.
+    fn run(&self, manifest: &Manifest, running: &Compressing<'_>) -> Result<(Compressed, bool), CompressError> {
         let fs = &self.store.fs;
         let raws = self.open(manifest)?;
         let shared = raws.iter().try_fold(0_u64, |sum, raw| Ok(sum + fs.shared_bytes(&raw.file, &raw.path)?));
@@ -138,8 +145,8 @@ impl Work<'_> {
         };
         let now = self.store.clock.now();
         let mark = Compression::new(now, self.rule.method, self.rule.level, Outcome::Packed { files, raw_allocated_bytes });
-        self.publish(&raws, running, mark)?;
-        Ok(done)
+        let is_settled = self.publish(&raws, running, mark)?;
+        Ok((done, is_settled))
     }
 
     fn open<'m>(&self, manifest: &'m Manifest) -> Result<Vec<Raw<'m>>, CompressError> {
@@ -200,8 +207,8 @@ impl Work<'_> {
         Ok(digest)
     }
 
-    /// Steps 3 to 6.
-    fn publish(&self, raws: &[Raw<'_>], running: &Compressing<'_>, mark: Compression) -> Result<(), CompressError> {
+    /// Steps 3 to 6; false if the last one is left to the next start.
+    fn publish(&self, raws: &[Raw<'_>], running: &Compressing<'_>, mark: Compression) -> Result<bool, CompressError> {
         let guard = self.store.lock_snapshot(self.id);
         let known = self.store.known(self.id)?;
         if running.cancelled().load(std::sync::atomic::Ordering::SeqCst) || self.is_needed(&known) {
@@ -220,10 +227,11 @@ impl Work<'_> {
         self.store.publish_packed(&guard, mark)?;
         // The files are open here: their blocks go when the caller closes them, not under the lock. Both forms are whole, so
         // what fails now is left to the next start.
-        if let Err(e) = self.store.drop_raw(&guard) {
+        let dropped = self.store.drop_raw(&guard);
+        if let Err(e) = &dropped {
             tracing::debug!(error = %e, id = %self.id, "raw files stay until the next start");
         }
-        Ok(())
+        Ok(dropped.is_ok())
     }
 
     fn is_needed(&self, known: &Known) -> bool {

@@ -113,3 +113,22 @@ pub fn open_elsewhere(file: &File) -> nix::Result<bool> {
         Err(e) => Err(e),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    fn nice() -> i32 {
+        // SAFETY: takes no pointers, and 0 stands for the calling thread.
+        unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+    }
+
+    #[test]
+    fn only_the_thread_that_asks_and_those_that_it_makes_have_less_of_the_processor() {
+        let before = nice();
+        let lowered = std::thread::spawn(|| {
+            super::lower_priority();
+            (nice(), std::thread::spawn(nice).join().unwrap())
+        });
+        assert_eq!(lowered.join().unwrap(), (19, 19));
+        assert_eq!(nice(), before);
+    }
+}
