@@ -137,7 +137,7 @@ events! {
         fork: ForkId = "the fork",
         name: String = "the instance",
         snapshot: SnapshotId = "what it is a fork of",
-        memory: String = "how it got its memory file: hardlink, reflink, copied or none",
+        memory: String = "how it got its memory file: hardlink, reflink, copied, decompressed (the first fork of a compressed snapshot) or none",
         disk: String = "how it got its disks: reflink, copied or none",
         fell_back: Option<String> = "why memory was not made the first way, if it was not",
         waited_ms: u64 = "from accepted to done, milliseconds",
@@ -188,6 +188,29 @@ events! {
         instance: InstanceId = "the instance",
         at: DateTime<Utc> = "when",
         replaced: bool = "whether there was an instance of that name",
+    }
+    SnapshotCompressed = "snapshot.compressed", Info, "The memory of a cold snapshot is packed; its raw files are gone.", id[snapshot, at] {
+        snapshot: SnapshotId = "the snapshot",
+        instance: InstanceId = "what it is a snapshot of",
+        policy: Option<PolicyName> = "the policy that wants it",
+        method: String = "zstd or lz4",
+        uncompressed_size_bytes: u64 = "sum of the memory files' lengths",
+        allocated_bytes: u64 = "what they took",
+        compressed_size_bytes: u64 = "what the packed files take",
+        duration_ms: u64 = "how long it took, milliseconds",
+        at: DateTime<Utc> = "when",
+    }
+    SnapshotCompressFailed = "snapshot.compress_failed", Warn, "A snapshot could not be compressed; it is as it was. Tried again later, and reported again when the reason is another.", id[snapshot, error] {
+        snapshot: SnapshotId = "the snapshot",
+        instance: InstanceId = "what it is a snapshot of",
+        error: String = "why, in words",
+        times: u32 = "how often in a row",
+    }
+    SnapshotDecompressed = "snapshot.decompressed", Info, "The memory of a compressed snapshot was unpacked into the cache, for its next forks.", id[snapshot, at] {
+        snapshot: SnapshotId = "the snapshot",
+        bytes: u64 = "sum of the memory files' lengths",
+        duration_ms: u64 = "how long it took, milliseconds",
+        at: DateTime<Utc> = "when",
     }
     PrunePlanned = "prune.planned", Info, "Retention decided; only what is listed as remove will be touched.", id[hash, at] {
         hash: String = "the plan's hash",

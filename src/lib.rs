@@ -17,11 +17,11 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`ids`], [`clock`], [`event`] | identifiers; the only reading of clocks; every fact that is reported |
-//! | [`policy`] | pure decisions: slots by the calendar, `cadence` (which is due), `turns` (whose turn it is), `retention` (what to keep, by `claims` and `rules`), `space`, `cap`, `bucket`, `simulate` (how that goes on for years) |
+//! | [`policy`] | pure decisions: slots by the calendar, `cadence` (which is due), `turns` (whose turn it is), `retention` (what to keep, by `claims` and `rules`), `space`, `cap`, `bucket`, `simulate` (how that goes on for years), `compress` and `cache` (what is cold, which raw copies go) |
 //! | [`config`] | TOML in, a checked configuration or all problems at once out |
 //! | [`store`] | the only system calls on store and instances root (`store::fs`); index, records, journal, trash |
 //! | [`driver`] | bringing an instance to rest around a copy; whether it runs |
-//! | [`snapshot`] | `take`, `import` and `restore`, over `copy`, `digest` and `materialize` |
+//! | [`snapshot`] | `take`, `import` and `restore`, over `copy`, `digest` and `materialize`; `pack` (memory of cold snapshots) |
 //! | [`fork`] | the queue (`queue`, pure), `accept`, `burst`, `reconcile`; what of a fork names its source (`rewrite`) |
 //! | [`reclaim`] | the cut, and unlinking after the grace |
 //! | [`schedule`] | the durable ledger, and one slot from begun to its outcome |
@@ -43,8 +43,8 @@
 //!    half a fork.
 //! 4. **Nothing is deleted for lack of information.** An unreadable ref, manifest or fork record, a missing mount, a newer
 //!    format, a clock that jumped: kept, and reported by name. One bad record blocks what it may point at and nothing else.
-//! 5. **No shared writable inode.** The only inodes that forks share are read-only memory files of a snapshot. Each disk
-//!    is its own inode. Before linking, size and mtime must match the manifest. Nothing that was ever linkable is
+//! 5. **No shared writable inode.** The only inodes that forks share are read-only memory files of a snapshot, or of its
+//!    cache. Each disk is its own inode. Before linking, size and mtime must match the manifest. Nothing that was ever linkable is
 //!    truncated, punched or written in place, not even to delete it: unlink only.
 //! 6. **What we pause we resume.** The thaw runs whatever else fails.
 //! 7. **A schedule cannot fail silently.** Each slot ends in taken, failed, skipped (why) or missed. A slot that was begun
@@ -52,8 +52,8 @@
 //! 8. **Deciding is pure.** What is due, what to keep and what the queue does next are functions of data and `now`.
 //!
 //! What breaks when one is broken: 1 and 3 `tests/it/stops.rs`, `kill.rs`, `faults.rs` and `powercut.rs`; 2 `race.rs`,
-//! `pairs.rs`, `locks.rs` and `refs_model.rs`; 4 `lifecycle.rs`, `guards.rs` and `quarantine.rs`; 5 `verify.rs` and
-//! `lifecycle.rs`; 6 `driver/plain.rs`; 7 `schedule.rs`; 8 the properties in `policy/` and `fork/queue_tests.rs`.
+//! `pairs.rs`, `locks.rs` and `refs_model.rs`; 4 `lifecycle.rs`, `guards.rs` and `quarantine.rs`; 5 `verify.rs`,
+//! `lifecycle.rs` and `compress.rs`; 6 `driver/plain.rs`; 7 `schedule.rs`; 8 the properties in `policy/` and `fork/queue_tests.rs`.
 //! `docs/reliability.md` has the whole list.
 
 pub mod api;

@@ -123,6 +123,9 @@ pub(super) fn snapshot(s: &SnapshotView, now: DateTime<Utc>) -> String {
         ("refs", count(s.ref_count, "fork") + if s.ref_count == 0 { "" } else { " need it" }),
         ("holds", or_none((!holds.is_empty()).then(|| holds.join(" ")))),
     ];
+    if let Some(text) = compression(s) {
+        pairs.push(("compression", text));
+    }
     if let Some(from) = &s.imported_from {
         pairs.push(("imported from", from.clone()));
     }
@@ -133,6 +136,15 @@ pub(super) fn snapshot(s: &SnapshotView, now: DateTime<Utc>) -> String {
         pairs.push(("quarantined", why.clone()));
     }
     block(&pairs)
+}
+
+/// How a snapshot's memory is kept; `None` if there is nothing to say.
+fn compression(s: &SnapshotView) -> Option<String> {
+    match (s.compressed_size_bytes, s.uncompressed_size_bytes, &s.compression_error) {
+        (Some(packed), Some(raw), _) => Some(format!("{}: {} of memory in {}", s.compression_state, size(raw), size(packed))),
+        (.., Some(why)) => Some(format!("{}: {why}", s.compression_state)),
+        _ => (s.compression_state != "none").then(|| s.compression_state.clone()),
+    }
 }
 
 /// `forks`.

@@ -86,6 +86,7 @@ pub fn parse(mut files: Vec<(PathBuf, String)>) -> Result<Config, ConfigError> {
         trash: main.trash,
         reserve: main.reserve,
         fill: main.fill,
+        cache: main.cache,
         scrub: main.scrub,
         wait_for_sync: main.wait_for_sync,
         policies,

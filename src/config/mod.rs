@@ -65,6 +65,8 @@ pub struct Config {
     pub reserve: Reserve,
     /// How full the file system may become before snapshots go early; `None`: as full as it can.
     pub fill: Option<Fill>,
+    /// Raw copies of compressed memory files.
+    pub cache: CacheConfig,
     /// Checking digests in the background; `None`: not at all.
     pub scrub: Option<ScrubConfig>,
     /// Whether ages wait for a synchronised clock after a boot.
@@ -121,6 +123,15 @@ pub struct TrashConfig {
     pub unlink_rate: u32,
     /// Bytes that come free per second at most; none: no bound.
     pub unlink_bytes: Option<u64>,
+}
+
+/// `[cache]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// More than this does not stay, save what forks wait for.
+    pub max: Reserve,
+    /// How long a raw copy stays after its last use.
+    pub keep: TimeDelta,
 }
 
 /// How much of the file system stays free.

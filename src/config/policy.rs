@@ -1,5 +1,6 @@
 //! From a `[[policy]]` table to a [`Policy`]: which instances, when, what to keep. Decides nothing.
 
+mod compress;
 mod keep;
 mod select;
 mod when;
@@ -37,7 +38,9 @@ pub(super) fn resolve(raw: &Spanned<RawPolicy>, n: usize, report: &mut Report<'_
     let name_prefix = table.name_prefix();
     let tags = table.tags();
     let raw = table.raw;
+    let compress = table.compress(raw.compress.as_ref());
     Some(Policy {
+        compress,
         name: name?,
         select: select?,
         schedule,

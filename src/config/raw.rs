@@ -4,7 +4,7 @@
 
 mod policy;
 
-pub(super) use policy::{RawKeep, RawLimit, RawPolicy};
+pub(super) use policy::{RawCompress, RawKeep, RawLimit, RawPolicy};
 
 use super::{MemoryMethod, SourcePaths};
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema};
@@ -130,6 +130,8 @@ pub(super) struct RawConfig {
     pub(super) trash: Option<RawTrash>,
     /// Room on the file system.
     pub(super) space: Option<RawSpace>,
+    /// Raw copies of compressed memory files.
+    pub(super) cache: Option<RawCache>,
     /// Checking digests in the background.
     pub(super) scrub: Option<RawScrub>,
     /// When the wall clock is believed.
@@ -269,6 +271,18 @@ pub(super) struct RawSpace {
     /// Until no more than this is used; five points below `prune_above` if not given.
     #[schemars(with = "Option<Percent>")]
     pub(super) until: Option<Text>,
+}
+
+/// `[cache]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCache {
+    /// When the raw copies take more, those go that were not used for longest; one that a fork waits for stays.
+    #[schemars(with = "Option<Share>", extend("default" = "10%"))]
+    pub(super) max_bytes: Option<Text>,
+    /// How long a raw copy stays after the last fork that used it.
+    #[schemars(with = "Option<Period>", extend("default" = "10m"))]
+    pub(super) keep: Option<Text>,
 }
 
 /// `[scrub]`

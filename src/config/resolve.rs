@@ -2,9 +2,9 @@
 
 use super::cron;
 use super::problem::Report;
-use super::raw::{RawConfig, RawDriver, RawFork, RawPrune, RawScrub, RawSnapshot, RawSpace, RawStore, RawTrash, Text};
+use super::raw::{RawCache, RawConfig, RawDriver, RawFork, RawPrune, RawScrub, RawSnapshot, RawSpace, RawStore, RawTrash, Text};
 use super::units::{parse_duration, parse_share, parse_size, show_duration};
-use super::{DriverConfig, Fill, ForkConfig, MemoryMethod, Reserve, ScrubConfig, Skip, SourcePaths, TrashConfig};
+use super::{CacheConfig, DriverConfig, Fill, ForkConfig, MemoryMethod, Reserve, ScrubConfig, Skip, SourcePaths, TrashConfig};
 use crate::policy::Rhythm;
 use crate::policy::cap::Caps;
 use chrono::TimeDelta;
@@ -30,6 +30,7 @@ pub(super) struct Main {
     pub(super) trash: TrashConfig,
     pub(super) reserve: Reserve,
     pub(super) fill: Option<Fill>,
+    pub(super) cache: CacheConfig,
     pub(super) scrub: Option<ScrubConfig>,
     pub(super) wait_for_sync: bool,
 }
@@ -53,8 +54,9 @@ pub(super) fn main(raw: &RawConfig, report: &mut Report<'_>) -> Main {
         warn_pinned_after: period("prune.warn_pinned_after", pinned, report).unwrap_or(7 * 24 * 60 * minute),
         caps: caps(raw.prune.as_ref(), report),
         trash: trash(raw.trash.as_ref(), report),
-        reserve: reserve(raw.space.as_ref().and_then(|space| space.reserve.as_ref()), report),
+        reserve: part("space.reserve", raw.space.as_ref().and_then(|space| space.reserve.as_ref()), report).unwrap_or(Reserve::Bytes(0)),
         fill: fill(raw.space.as_ref(), report),
+        cache: cache(raw.cache.as_ref(), report),
         scrub: scrub(raw.scrub.as_ref(), report),
         wait_for_sync: raw.clock.as_ref().and_then(|clock| clock.wait_for_sync).unwrap_or(true),
     }
@@ -68,7 +70,7 @@ fn caps(raw: Option<&RawPrune>, report: &mut Report<'_>) -> Caps {
 }
 
 /// Hundredths of a percent, if there is a share and it is one.
-fn share(key: &str, text: Option<&Text>, report: &mut Report<'_>) -> Option<u64> {
+pub(super) fn share(key: &str, text: Option<&Text>, report: &mut Report<'_>) -> Option<u64> {
     let text = text?;
     let name = key.rsplit('.').next().unwrap_or(key);
     match parse_share(text.get_ref()) {
@@ -91,16 +93,23 @@ fn trash(raw: Option<&RawTrash>, report: &mut Report<'_>) -> TrashConfig {
     }
 }
 
-fn reserve(text: Option<&Text>, report: &mut Report<'_>) -> Reserve {
-    let Some(text) = text else { return Reserve::Bytes(0) };
+/// A size, or a share of the file system, if there is one and it is one.
+fn part(key: &str, text: Option<&Text>, report: &mut Report<'_>) -> Option<Reserve> {
+    let text = text?;
+    let name = key.rsplit('.').next().unwrap_or(key);
     let read = match parse_share(text.get_ref()) {
         Some(share) => share.map(Reserve::Share),
         None => parse_size(text.get_ref()).map(Reserve::Bytes),
     };
-    read.unwrap_or_else(|error| {
-        report.wrong("space.reserve", text.span(), format!("`reserve`: {error}"));
-        Reserve::Bytes(0)
-    })
+    read.map_err(|error| report.wrong(key, text.span(), format!("`{name}`: {error}"))).ok()
+}
+
+fn cache(raw: Option<&RawCache>, report: &mut Report<'_>) -> CacheConfig {
+    let minutes = Duration::from_secs(600);
+    CacheConfig {
+        max: part("cache.max_bytes", raw.and_then(|cache| cache.max_bytes.as_ref()), report).unwrap_or(Reserve::Share(1000)),
+        keep: delta(period("cache.keep", raw.and_then(|cache| cache.keep.as_ref()), report).unwrap_or(minutes)),
+    }
 }
 
 fn fill(raw: Option<&RawSpace>, report: &mut Report<'_>) -> Option<Fill> {

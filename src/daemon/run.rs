@@ -108,6 +108,7 @@ impl Daemon {
             threads::fork_runner(Arc::clone(&self.worker))?,
             threads::root_watcher(Arc::clone(&self.worker), Arc::clone(&self.prune))?,
             threads::scrubber(Arc::clone(&self.worker))?,
+            threads::compressor(Arc::clone(&self.worker))?,
         ];
         let mut metronome = self.metronome().await?;
         let mut tasks = JoinSet::new();
@@ -118,6 +119,7 @@ impl Daemon {
         let signal = self.wait_for_signal(signals).await;
         self.worker.stopping.store(true, Ordering::SeqCst);
         self.worker.forks.wake();
+        self.worker.store.cancel_compressing();
         stop.send_replace(true);
         let finish = async {
             while tasks.join_next().await.is_some() {}

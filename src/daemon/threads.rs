@@ -2,7 +2,7 @@
 
 use crate::event::Event;
 use crate::store::watch::{News, RootWatch};
-use crate::worker::Worker;
+use crate::worker::{Worker, compressing};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -40,6 +40,21 @@ pub(super) fn scrubber(worker: Arc<Worker>) -> std::io::Result<JoinHandle<()>> {
             if !worker.scrub_next() {
                 std::thread::sleep(LOOK);
             }
+        }
+    })
+}
+
+/// Compresses cold snapshots until the worker stops, at low priority.
+pub(super) fn compressor(worker: Arc<Worker>) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("compress".to_owned()).spawn(move || {
+        let mut waited = compressing::LOOK;
+        while !worker.stopping.load(Ordering::SeqCst) {
+            if waited >= compressing::LOOK {
+                waited = Duration::ZERO;
+                worker.compress_due();
+            }
+            std::thread::sleep(LOOK);
+            waited += LOOK;
         }
     })
 }

@@ -31,6 +31,8 @@ impl Forks {
         let mut ids: Vec<&SnapshotId> = asks.iter().map(|ask| &ask.snapshot).collect();
         ids.sort();
         ids.dedup();
+        // Whoever compresses one of them is told before its lock is waited for.
+        ids.iter().for_each(|id| self.store.disturb(id));
         let guards: BTreeMap<SnapshotId, SnapshotGuard> = ids.into_iter().map(|id| (id.clone(), self.store.lock_snapshot(id))).collect();
         let mut answers = self.admit(&asks);
         self.make_refs(&guards, &mut answers);

@@ -4,6 +4,7 @@ use super::ForkError;
 use super::queue::Request;
 use super::recipe::Recipe;
 use super::rewrite;
+use super::thaw::Source;
 use crate::config::ForkConfig;
 use crate::snapshot::copy::{Flow, NoProgress};
 use crate::snapshot::materialize::{MaterializeContext, MaterializeError, Materialized, MemoryUsed, materialize};
@@ -24,12 +25,15 @@ pub(super) struct Built {
     /// Why memory was not made the first way.
     pub(super) fell_back: Option<String>,
     recipe: Arc<Recipe>,
+    /// The raw memory was unpacked for this fork.
+    is_unpacked: bool,
 }
 
 impl Built {
     pub(super) fn memory_text(&self) -> String {
         match self.tree.memory {
             MemoryUsed::None => "none",
+            _ if self.is_unpacked => "decompressed",
             MemoryUsed::Hardlink => "hardlink",
             MemoryUsed::Reflink => "reflink",
             MemoryUsed::Copied => "copied",
@@ -51,6 +55,7 @@ impl Built {
 pub(super) fn build(
     store: &Store,
     recipe: &Arc<Recipe>,
+    source: Option<&Source>,
     config: ForkConfig,
     request: &Request,
     stop: &AtomicBool,
@@ -70,7 +75,7 @@ pub(super) fn build(
     let context = MaterializeContext {
         fs: &store.fs,
         data: &recipe.data,
-        memory: &recipe.data,
+        memory: source.map_or(&recipe.data, Source::dir),
         memory_method: config.memory,
         as_root: nix::unistd::geteuid().is_root(),
         rewrite: Some(&rewrite),
@@ -78,11 +83,17 @@ pub(super) fn build(
     };
     let tree = materialize(&context, &entries(recipe, &target), &staged).map_err(|e| match e {
         MaterializeError::Refused { path, why } => ForkError::NamesSource { path, why },
+        // The snapshot itself is well: the next attempt has the raw files made anew.
+        MaterializeError::MemoryChanged { path } if source.is_some() => {
+            store.distrust_cached(&request.snapshot_id);
+            ForkError::Unpack(format!("somebody wrote to {}", path.display()))
+        }
         MaterializeError::MemoryChanged { path } => ForkError::MemoryChanged { path, why: "its length or time differs".to_owned() },
         other => ForkError::Copy(other),
     })?;
     let fell_back = tree.memory_fell_back.map(|errno| errno.desc().to_owned());
-    Ok(Built { tree, fell_back, recipe: Arc::clone(recipe) })
+    let is_unpacked = source.is_some_and(|source| source.is_made_for(&request.id));
+    Ok(Built { tree, fell_back, recipe: Arc::clone(recipe), is_unpacked })
 }
 
 fn write_record(store: &Store, staged: &Path, request: &Request) -> Result<(), ForkError> {

@@ -9,9 +9,10 @@
 use super::build::{self, Built};
 use super::queue::{Record, Request};
 use super::syncing::Way;
+use super::thaw::{Lane, Source, Todo};
 use super::{ForkError, Forks};
 use crate::event::Event;
-use crate::ids::ForkId;
+use crate::ids::{ForkId, SnapshotId};
 use crate::store::RootProof;
 use std::collections::HashMap;
 use std::sync::PoisonError;
@@ -38,16 +39,27 @@ type Undone = (Request, ForkError);
 type Outcome = (Request, Result<Built, ForkError>);
 
 impl Forks {
-    /// Makes the forks that are ready, a thousand at a time; returns when nothing is ready now. Once `stop` is set no burst
+    /// Makes the forks that are ready, a thousand at a time; returns when nothing is ready now, and no memory is being unpacked
+    /// for one. Once `stop` is set no burst
     /// begins; once `cancelled` is set the one that is being built is rolled back, and its requests wait for the next start.
     ///
     /// # Errors
     /// [`ForkError::Journal`] if records cannot be written: then a restart finds out what is done.
     pub fn run_ready(&self, stop: &AtomicBool, cancelled: &AtomicBool) -> Result<BurstReport, ForkError> {
+        let (quit, todo) = (AtomicBool::new(false), Todo::default());
+        std::thread::scope(|scope| {
+            let total = self.run_bursts(stop, cancelled, &Lane::new(scope, self, &quit, &todo));
+            // Nobody is left to make forks of what is being unpacked still: the requests wait.
+            quit.store(true, Ordering::SeqCst);
+            total
+        })
+    }
+
+    fn run_bursts(&self, stop: &AtomicBool, cancelled: &AtomicBool, lane: &Lane<'_, '_>) -> Result<BurstReport, ForkError> {
         let mut total = BurstReport::default();
         while !stop.load(Ordering::SeqCst) {
-            let report = self.run_burst(cancelled)?;
-            if report == BurstReport::default() {
+            let (report, has_waiting) = self.run_burst(cancelled, lane)?;
+            if report == BurstReport::default() && !has_waiting && !self.wait_for_memory() {
                 break;
             }
             total.done += report.done;
@@ -78,29 +90,33 @@ impl Forks {
         self.changed.notify_all();
     }
 
-    fn run_burst(&self, cancelled: &AtomicBool) -> Result<BurstReport, ForkError> {
+    /// One burst, and whether requests went back to the queue until their memory is unpacked.
+    fn run_burst(&self, cancelled: &AtomicBool, lane: &Lane<'_, '_>) -> Result<(BurstReport, bool), ForkError> {
+        let nothing = Ok((BurstReport::default(), false));
         if self.unsettled.load(Ordering::SeqCst) {
             self.recover()?;
             if self.unsettled.load(Ordering::SeqCst) {
                 // The root is still away.
-                return Ok(BurstReport::default());
+                return nothing;
             }
         }
         let _burst = self.bursts.read().unwrap_or_else(PoisonError::into_inner);
         let requests = self.begin_ready();
         if requests.is_empty() {
-            return Ok(BurstReport::default());
+            return nothing;
         }
         let proof = match self.store.prove_root() {
             Ok(proof) => proof,
             Err(e) => {
                 self.report_root(Some(&e.to_string()));
                 let failed = requests.into_iter().map(|r| (r, ForkError::Journal(e.to_string()))).collect();
-                return self.fail(failed, None);
+                return Ok((self.fail(failed, None)?, false));
             }
         };
-        let outcomes = self.build_all(requests, cancelled);
+        let mut sorted = self.sort_by_memory(requests, lane);
+        let outcomes = self.build_all(std::mem::take(&mut sorted.ready), &sorted.sources, cancelled);
         let (mut built, mut failed) = split(outcomes);
+        failed.append(&mut sorted.failed);
         for (request, _) in failed.extract_if(.., |(_, e)| is_cancelled(e)) {
             // No failure: it is queued again by the next start, which also removes what this cannot.
             let _ = self.store.fs.remove_tree(&self.store.layout.staged_fork(&request.id));
@@ -111,7 +127,7 @@ impl Forks {
         }
         let done = self.publish(built, &mut failed)?;
         let report = self.fail(failed, Some(&proof))?;
-        Ok(BurstReport { done, ..report })
+        Ok((BurstReport { done, ..report }, sorted.has_waiting))
     }
 
     fn begin_ready(&self) -> Vec<Request> {
@@ -126,14 +142,14 @@ impl Forks {
     }
 
     /// Step 1, on all threads: whoever is free takes the next request.
-    fn build_all(&self, requests: Vec<Request>, cancelled: &AtomicBool) -> Vec<Outcome> {
+    fn build_all(&self, requests: Vec<Request>, sources: &HashMap<SnapshotId, Source>, cancelled: &AtomicBool) -> Vec<Outcome> {
         let next = AtomicUsize::new(0);
         let work = || {
             let mut mine = Vec::new();
             while let Some(request) = requests.get(next.fetch_add(1, Ordering::SeqCst)) {
-                let built = self
-                    .recipe(&request.snapshot_id)
-                    .and_then(|recipe| build::build(&self.store, &recipe, self.config(), request, cancelled));
+                let built = self.recipe(&request.snapshot_id).and_then(|recipe| {
+                    build::build(&self.store, &recipe, sources.get(&request.snapshot_id), self.config(), request, cancelled)
+                });
                 mine.push((request.clone(), built));
             }
             mine

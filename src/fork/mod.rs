@@ -13,6 +13,7 @@ pub mod reconcile;
 mod remove;
 pub mod rewrite;
 mod syncing;
+mod thaw;
 
 pub use remove::RemovedFork;
 
@@ -78,6 +79,9 @@ pub enum ForkError {
     /// Copying failed.
     #[error(transparent)]
     Copy(#[from] crate::snapshot::materialize::MaterializeError),
+    /// The snapshot's memory could not be unpacked.
+    #[error("the snapshot's memory cannot be unpacked: {0}")]
+    Unpack(String),
     /// Not a fork, or not there.
     #[error("there is no fork {0}")]
     NoFork(InstanceId),
@@ -123,6 +127,8 @@ pub struct Forks {
     bursts: RwLock<()>,
     /// A recovery is due before the next burst: the root was away at the start, or an attempt ended without a record.
     unsettled: std::sync::atomic::AtomicBool,
+    /// Why a snapshot's memory could not be unpacked, until its requests have been told.
+    unpack_errors: Mutex<HashMap<SnapshotId, crate::snapshot::pack::PackError>>,
 }
 
 impl Drop for Forks {
@@ -203,6 +209,7 @@ impl Forks {
             sync_costs: Mutex::default(),
             bursts: RwLock::new(()),
             unsettled: std::sync::atomic::AtomicBool::new(true),
+            unpack_errors: Mutex::default(),
         };
         (forks, torn)
     }

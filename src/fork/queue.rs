@@ -155,6 +155,8 @@ pub struct Queue {
     reserved: HashMap<ForkId, Request>,
     /// Forks that live, by the key in their record: remembered for as long as they do.
     living: HashMap<String, Request>,
+    /// Snapshots whose memory is being unpacked: none of their requests is ready before that is done.
+    held_back: HashSet<SnapshotId>,
 }
 
 impl Queue {
@@ -287,14 +289,40 @@ impl Queue {
     /// The next requests to build, oldest first.
     #[must_use]
     pub fn ready(&self, now: DateTime<Utc>, most: usize) -> Vec<ForkId> {
-        let due = |r: &&Request| r.state == RequestState::Queued && r.retry_at.is_none_or(|at| at <= now);
+        let due = |r: &&Request| {
+            r.state == RequestState::Queued && r.retry_at.is_none_or(|at| at <= now) && !self.held_back.contains(&r.snapshot_id)
+        };
         self.in_order().filter(due).take(most).map(|r| r.id.clone()).collect()
     }
 
     /// When the next retry is due, if nothing is ready before.
     #[must_use]
     pub fn next_retry(&self) -> Option<DateTime<Utc>> {
-        self.in_order().filter(|r| r.state == RequestState::Queued).filter_map(|r| r.retry_at).min()
+        let waits = |r: &&Request| r.state == RequestState::Queued && !self.held_back.contains(&r.snapshot_id);
+        self.in_order().filter(waits).filter_map(|r| r.retry_at).min()
+    }
+
+    /// No request of this snapshot is ready until [`Queue::let_go`]; false if that was so already.
+    pub fn hold_back(&mut self, snapshot: SnapshotId) -> bool {
+        self.held_back.insert(snapshot)
+    }
+
+    /// The requests of this snapshot are ready again as they would be.
+    pub fn let_go(&mut self, snapshot: &SnapshotId) {
+        self.held_back.remove(snapshot);
+    }
+
+    /// Whether any snapshot's requests are held back.
+    #[must_use]
+    pub fn is_holding_back(&self) -> bool {
+        !self.held_back.is_empty()
+    }
+
+    /// A request that was begun goes back to its place: that was no attempt.
+    pub fn put_back(&mut self, id: &ForkId) {
+        if let Some(request) = self.unfinished_mut(id).filter(|r| r.state == RequestState::Running) {
+            request.state = RequestState::Queued;
+        }
     }
 
     /// An attempt begins.

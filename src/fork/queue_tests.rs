@@ -20,7 +20,7 @@ fn request(n: u8, key: Option<&str>) -> Request {
     Request {
         id: ForkId::generate(),
         key: key.map(str::to_owned),
-        snapshot_id: snapshot(0),
+        snapshot_id: snapshot(n % 2),
         name: name(n),
         state: RequestState::Queued,
         attempts: 0,
@@ -35,7 +35,7 @@ fn request(n: u8, key: Option<&str>) -> Request {
 }
 
 fn ask(n: u8, key: Option<&str>) -> Ask {
-    Ask { key: key.map(str::to_owned), snapshot: snapshot(0), naming: Naming::Named(name(n)) }
+    Ask { key: key.map(str::to_owned), snapshot: snapshot(n % 2), naming: Naming::Named(name(n)) }
 }
 
 fn accepted(queue: &mut Queue, n: u8, key: Option<&str>) -> ForkId {
@@ -121,6 +121,9 @@ enum Step {
     Publish(u8),
     Done(u8),
     Cancel(u8),
+    /// The memory of one of two snapshots is being unpacked, or no longer.
+    HoldBack(u8, bool),
+    PutBack(u8),
     Restart,
     Wait(u16),
 }
@@ -133,6 +136,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<u8>().prop_map(Step::Publish),
         2 => any::<u8>().prop_map(Step::Done),
         1 => any::<u8>().prop_map(Step::Cancel),
+        2 => (0..2u8, any::<bool>()).prop_map(|(n, is)| Step::HoldBack(n, is)),
+        1 => any::<u8>().prop_map(Step::PutBack),
         1 => Just(Step::Restart),
         2 => (0..40u16).prop_map(Step::Wait),
     ]
@@ -162,6 +167,7 @@ proptest! {
     fn the_queue_does_what_a_list_of_requests_would_do(steps in proptest::collection::vec(step(), 1..80)) {
         use RequestState::{Publishing, Queued, Running};
         let (mut queue, mut model, mut now) = (Queue::default(), Model::default(), at(0));
+        let mut held: HashSet<SnapshotId> = HashSet::new();
         // Every record that was written, in order: what a journal would hold.
         let mut journal: Vec<Record> = Vec::new();
         let write = |queue: &mut Queue, journal: &mut Vec<Record>, record: Record| {
@@ -191,7 +197,7 @@ proptest! {
                 }
                 Step::Begin => {
                     let ready: Vec<ForkId> = model.0.iter()
-                        .filter(|(r, _)| r.state == Queued && r.retry_at.is_none_or(|t| t <= now))
+                        .filter(|(r, _)| r.state == Queued && r.retry_at.is_none_or(|t| t <= now) && !held.contains(&r.snapshot_id))
                         .map(|(r, _)| r.id.clone()).collect();
                     prop_assert_eq!(queue.ready(now, usize::MAX), ready.clone());
                     if let Some(id) = ready.first() {
@@ -229,7 +235,19 @@ proptest! {
                         prop_assert!(matches!(answer, Err(Denied::TooLate(..))));
                     }
                 },
+                Step::HoldBack(n, true) => prop_assert_eq!(queue.hold_back(snapshot(n)), held.insert(snapshot(n))),
+                Step::HoldBack(n, false) => {
+                    queue.let_go(&snapshot(n));
+                    held.remove(&snapshot(n));
+                }
+                // No attempt: it is in its place again, with nothing written down.
+                Step::PutBack(n) => if let Some(id) = model.pick(&[Running], n) {
+                    queue.put_back(&id);
+                    model.get(&id).state = Queued;
+                    prop_assert_eq!(queue.get(&id).unwrap().attempts, model.get(&id).attempts);
+                },
                 Step::Restart => {
+                    held.clear();
                     let compacted = Queue::replay(queue.records());
                     queue = Queue::replay(journal.clone());
                     prop_assert_eq!(compacted.unfinished(), queue.unfinished());
@@ -242,6 +260,7 @@ proptest! {
                 }
                 Step::Wait(seconds) => now += TimeDelta::seconds(i64::from(seconds)),
             }
+            prop_assert_eq!(queue.is_holding_back(), !held.is_empty());
             let unfinished: HashSet<ForkId> = model.in_state(&[Queued, Running, Publishing]).into_iter().collect();
             prop_assert_eq!(queue.unfinished(), unfinished.clone());
             prop_assert_eq!(queue.pending(), unfinished.len());

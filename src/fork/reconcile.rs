@@ -315,8 +315,8 @@ impl Forks {
         let summaries: Vec<_> = self.store.index().present().filter_map(|(_, known)| known.summary.clone()).collect();
         let file_id = |root: &Path, path: &Path| self.store.fs.stat_below(root, path).ok().flatten().map(|meta| meta.file_id);
         let shares = |summary: &crate::store::Summary| {
-            let data = Layout::data_in(&self.store.layout.snapshot(&summary.id));
-            summary.memory.iter().any(|m| file_id(dir, &m.path).is_some_and(|id| Some(id) == file_id(&data, &m.path)))
+            let memory = self.store.memory_dir(&summary.id);
+            summary.memory.iter().any(|m| file_id(dir, &m.path).is_some_and(|id| Some(id) == file_id(&memory, &m.path)))
         };
         summaries.iter().filter(|s| shares(s)).map(|s| s.id.clone()).collect()
     }

@@ -1,11 +1,13 @@
 //! Deciding, pure: which slot is due, which snapshots to keep. Data and `now` in, a value out; no disk, no clock, no threads.
 
 pub mod bucket;
+pub mod cache;
 pub mod cadence;
 pub mod cap;
 mod claims;
 #[cfg(test)]
 mod compose_tests;
+pub mod compress;
 mod foresight;
 pub mod lapse;
 mod plan;
@@ -53,6 +55,8 @@ pub struct Policy {
     pub kind: KindRule,
     /// What becomes of a snapshot that would go while forks need it.
     pub when_referenced: WhenReferenced,
+    /// Whether and how cold snapshots are compressed.
+    pub compress: Option<compress::Compress>,
 }
 
 impl Policy {
@@ -70,6 +74,7 @@ impl Policy {
             retry: Retry { attempts: 1, backoff: TimeDelta::minutes(1) },
             kind: KindRule::Auto,
             when_referenced: WhenReferenced::Keep,
+            compress: None,
         }
     }
 }

@@ -86,6 +86,7 @@ impl Reclaim {
             Err(e) => return batch.iter().map(|_| Err(ReclaimError::Unmounted(Arc::clone(&e)))).collect(),
         };
         let _reported = self.cutting.lock().unwrap_or_else(PoisonError::into_inner);
+        batch.iter().for_each(|removal| self.store.disturb(&removal.id));
         // In the order of ids, as whoever else takes several.
         let mut guards: BTreeMap<&SnapshotId, Option<SnapshotGuard>> = batch.iter().map(|removal| (&removal.id, None)).collect();
         guards.iter_mut().for_each(|(id, guard)| *guard = Some(self.store.lock_snapshot(id)));
@@ -107,10 +108,16 @@ impl Reclaim {
         let cut = self.rename_all(&going, &proof);
         let mut gone = Vec::with_capacity(going.len());
         // The locks end here.
-        for (Going { place, removal, known, .. }, cut) in going.into_iter().zip(cut) {
+        for (Going { place, removal, known, guard }, cut) in going.into_iter().zip(cut) {
             let Some(answer) = answers.get_mut(place) else { continue };
             match cut {
                 Ok(trashed) => {
+                    // Nobody is left to use them. What cannot be unlinked now goes with the snapshot's files.
+                    if known.compression.is_some()
+                        && let Err(e) = self.store.drop_cached(&guard)
+                    {
+                        tracing::debug!(error = %e, id = %removal.id, "raw memory files stay in the cache for now");
+                    }
                     *answer = Ok(Removed { id: removal.id.clone(), trashed });
                     gone.push((removal, known));
                 }

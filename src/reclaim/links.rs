@@ -16,11 +16,12 @@ pub(super) struct KnownLinks(Option<HashMap<(u64, u64), u64>>);
 impl Reclaim {
     /// A memory file of the snapshot with more names than snapshots and forks that we know have.
     pub(super) fn unknown_link(&self, summary: &Summary, known: &mut KnownLinks) -> Result<Option<PathBuf>, ReclaimError> {
-        let data = Layout::data_in(&self.store.layout.snapshot(&summary.id));
+        // Of a packed snapshot whose raw files are nowhere, forks have inodes of their own.
+        let dir = self.store.memory_dir(&summary.id);
         for memory in &summary.memory {
-            let Some(meta) = self.store.fs.stat_below(&data, &memory.path)? else { continue };
+            let Some(meta) = self.store.fs.stat_below(&dir, &memory.path)? else { continue };
             if meta.links > 1 && meta.links > self.known_links(known, meta.file_id)? {
-                return Ok(Some(data.join(&memory.path)));
+                return Ok(Some(dir.join(&memory.path)));
             }
         }
         Ok(None)
@@ -49,7 +50,7 @@ impl Reclaim {
         Ok(known.0.as_ref().and_then(|counts| counts.get(&file_id).copied()).unwrap_or(0))
     }
 
-    /// All names of memory files: in snapshots, in the trash, and in forks.
+    /// All names of memory files: in snapshots, in the cache, in the trash, and in forks.
     fn count_links(&self) -> Result<HashMap<(u64, u64), u64>, ReclaimError> {
         let summaries: Vec<_> = self.store.index().present().filter_map(|(_, known)| known.summary.clone()).collect();
         let mut counts = HashMap::new();
@@ -63,8 +64,8 @@ impl Reclaim {
         paths.sort();
         paths.dedup();
         for summary in &summaries {
-            let data = Layout::data_in(&self.store.layout.snapshot(&summary.id));
-            summary.memory.iter().for_each(|memory| count(&data, &memory.path));
+            let dir = self.store.memory_dir(&summary.id);
+            summary.memory.iter().for_each(|memory| count(&dir, &memory.path));
         }
         for entry in self.store.trash_entries(&self.store.layout.trash())? {
             let data = Layout::data_in(&entry.path);

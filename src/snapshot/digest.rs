@@ -81,6 +81,28 @@ fn digest_of_blocks(size: u64, hashes: &[(u64, blake3::Hash)]) -> String {
     format!("blake3-1m:{}", all.finalize().to_hex())
 }
 
+/// Hashes of blocks, by their numbers, and how many bytes were hashed for them.
+#[derive(Debug, Default)]
+pub(crate) struct Hashed {
+    pub(crate) hashes: Vec<(u64, blake3::Hash)>,
+    pub(crate) bytes: u64,
+}
+
+/// The hashes of the blocks of a part of a file that begins at `start`, a multiple of [`BLOCK`]; its last block may be short
+/// only at the file's end.
+pub(crate) fn hash_blocks(start: u64, bytes: &[u8]) -> Vec<(u64, blake3::Hash)> {
+    (start / BLOCK..).zip(bytes.chunks(BLOCK_LEN).map(blake3::hash)).collect()
+}
+
+/// The digest of a file of any length by the hashes of its blocks, in order; one that is missing is all zeros.
+pub(crate) fn digest_of(size: u64, hashes: &[(u64, blake3::Hash)]) -> String {
+    if size > BLOCK {
+        return digest_of_blocks(size, hashes);
+    }
+    let only = hashes.first().map_or_else(|| blake3::hash(&vec![0; usize::try_from(size).unwrap_or(0)]), |(_, hash)| *hash);
+    format!("blake3:{}", only.to_hex())
+}
+
 /// Fills the digests that are still empty, from the files below `dest`: small files side by side, large ones block by block.
 ///
 /// # Errors

@@ -4,6 +4,7 @@ pub mod copy;
 pub mod digest;
 pub mod import;
 pub mod materialize;
+pub mod pack;
 pub mod restore;
 pub mod space;
 pub mod take;

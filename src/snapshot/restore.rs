@@ -12,7 +12,7 @@ use crate::store::layout::{Layout, OURS};
 use crate::store::manifest::Manifest;
 use crate::store::root::RootError;
 use crate::store::trash::Departed;
-use crate::store::{Store, StoreError};
+use crate::store::{CacheUse, Store, StoreError};
 use nix::errno::Errno;
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
@@ -50,6 +50,9 @@ pub enum RestoreError {
     /// The live files that snapshots skip could not be copied.
     #[error("cannot keep the instance's own files: {0}")]
     Keep(#[from] DataError),
+    /// The snapshot's memory could not be unpacked.
+    #[error(transparent)]
+    Unpack(#[from] super::pack::PackError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -72,6 +75,9 @@ pub fn restore(store: &Arc<Store>, id: &SnapshotId, driver: &dyn Driver, skip: &
     if let Some(why) = known.quarantined {
         return Err(RestoreError::Quarantined(id.clone(), why));
     }
+    store.disturb(id);
+    // Pinned, so it is not packed from here on.
+    let raw = super::pack::thaw(store, id, flow)?;
     let manifest = store.manifest(id)?;
     let instance = manifest.instance.clone();
     let _instance = store.instance_locks.lock(&instance);
@@ -88,7 +94,7 @@ pub fn restore(store: &Arc<Store>, id: &SnapshotId, driver: &dyn Driver, skip: &
     // Before what is removed after a failure: a name that is taken is another's.
     store.fs.mkdir(&built, 0o700)?;
     // The build takes its time: whether the instance runs is asked again behind it.
-    let made = build(store, &manifest, is_there.then_some(live.as_path()), &built, skip, flow).and_then(|()| still());
+    let made = build(store, (&manifest, raw.as_ref()), is_there.then_some(live.as_path()), &built, skip, flow).and_then(|()| still());
     if let Err(e) = made {
         // Half a tree, and not the instance's. What cannot be removed now goes with its grace.
         let _ = store.fs.remove_tree(&built);
@@ -100,13 +106,20 @@ pub fn restore(store: &Arc<Store>, id: &SnapshotId, driver: &dyn Driver, skip: &
 }
 
 /// Steps 1 and 2: the tree, with the live instance's own directory and the live files that snapshots skip; durable.
-fn build(store: &Store, manifest: &Manifest, live: Option<&Path>, built: &Path, skip: &Skip, flow: Flow<'_>) -> Result<(), RestoreError> {
+fn build(
+    store: &Store,
+    (manifest, raw): (&Manifest, Option<&CacheUse>),
+    live: Option<&Path>,
+    built: &Path,
+    skip: &Skip,
+    flow: Flow<'_>,
+) -> Result<(), RestoreError> {
     let fs = &store.fs;
     let data = Layout::data_in(&store.layout.snapshot(&manifest.id));
     let context = MaterializeContext {
         fs,
         data: &data,
-        memory: &data,
+        memory: raw.map_or(&data, CacheUse::dir),
         // An instance is written by its owner: it shares no inode with the store.
         memory_method: MemoryMethod::Reflink,
         as_root: nix::unistd::geteuid().is_root(),

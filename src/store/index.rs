@@ -1,5 +1,6 @@
 //! What is in the store, in memory: rebuilt from the tree at every start, never written down.
 
+use super::compression::Compression;
 use super::manifest::{Imported, Kind, Manifest};
 use super::records::Pinned;
 use crate::ids::{ForkId, HoldName, InstanceId, PolicyName, SnapshotId, SnapshotName};
@@ -102,6 +103,8 @@ pub struct Known {
     pub holds: BTreeSet<HoldName>,
     /// Readers at this moment.
     pub pins: u32,
+    /// Whether its memory is packed, or what became of the attempt.
+    pub compression: Option<Arc<Compression>>,
     /// Since when forks keep it past its expiry.
     pub pinned: Option<Pinned>,
     /// Why something about it cannot be told: it must stay.

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 /// The name of our directory, in the instances root and in each fork.
 pub const OURS: &str = ".snapkeep";
 
+/// What the name of a directory ends with in which memory is being packed.
+const PACKING: &str = ".packing";
+
 /// The two roots.
 #[derive(Debug, Clone)]
 pub struct Layout {
@@ -79,6 +82,54 @@ impl Layout {
     #[must_use]
     pub fn staged(&self, id: &SnapshotId) -> PathBuf {
         self.staging().join(id)
+    }
+
+    /// Where a snapshot's memory is being packed: the files are in `packed` below it, and it stays until their mark is there.
+    #[must_use]
+    pub fn staged_packing(&self, id: &SnapshotId) -> PathBuf {
+        self.staging().join(format!("{id}{PACKING}"))
+    }
+
+    /// The snapshot whose memory is being packed in the directory of this name in staging.
+    #[must_use]
+    pub fn packing_of(name: &OsStr) -> Option<SnapshotId> {
+        SnapshotId::parse(name.to_str()?.strip_suffix(PACKING)?).ok()
+    }
+
+    /// Where a snapshot's memory is being unpacked.
+    #[must_use]
+    pub fn staged_raw(&self, id: &SnapshotId) -> PathBuf {
+        self.staging().join(format!("{id}.raw"))
+    }
+
+    /// Raw memory files that were taken out of the cache and are being unlinked.
+    #[must_use]
+    pub fn staged_retired(&self, id: &SnapshotId) -> PathBuf {
+        self.staging().join(format!("{id}.retired"))
+    }
+
+    /// The packed memory files inside a snapshot's directory, wherever that is.
+    #[must_use]
+    pub fn packed_in(dir: &Path) -> PathBuf {
+        dir.join("packed")
+    }
+
+    /// Raw memory files of packed snapshots.
+    #[must_use]
+    pub fn cache(&self) -> PathBuf {
+        self.store.join("cache")
+    }
+
+    /// Those of one snapshot.
+    #[must_use]
+    pub fn cache_of(&self, id: &SnapshotId) -> PathBuf {
+        self.cache().join(id)
+    }
+
+    /// One generation of them.
+    #[must_use]
+    pub fn cached(&self, id: &SnapshotId, generation: u64) -> PathBuf {
+        self.cache_of(id).join(generation.to_string())
     }
 
     /// Directories that are being moved into the store: nothing in here is ever removed with data in it.

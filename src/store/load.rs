@@ -1,6 +1,7 @@
 //! Reading the whole tree into the index, tolerant of anything: what cannot be read is kept and named, and blocks nothing else.
 
 use super::StoreError;
+use super::compression::Compression;
 use super::counters::read_record;
 use super::fs::Fs;
 use super::index::{Index, RefTarget, Summary};
@@ -128,6 +129,7 @@ fn load_marks(fs: &Fs, layout: &Layout, id: &SnapshotId, index: &mut Index, even
     {
         index.change(id, |known| known.pinned = Some(pinned));
     }
+    load_compression(fs, layout, id, index, events);
     for (mark, set) in [(records::EXPIRING, true), (records::QUARANTINED, false)] {
         match records::read_mark(fs, layout, id, mark) {
             Ok(None) => {}
@@ -142,6 +144,20 @@ fn load_marks(fs: &Fs, layout: &Layout, id: &SnapshotId, index: &mut Index, even
                     index.change(id, |known| known.unreadable.insert(e.to_string()));
                 }
             }
+        }
+    }
+}
+
+/// One that cannot be read may name the files that the snapshot's memory is in: the snapshot stays, with all its files.
+fn load_compression(fs: &Fs, layout: &Layout, id: &SnapshotId, index: &mut Index, events: &Events) {
+    if index.get(id).is_none_or(|known| !known.present) {
+        return;
+    }
+    match Compression::read(fs, layout, id) {
+        Ok(compression) => index.change(id, |known| known.compression = compression.map(Arc::new)),
+        Err(e) => {
+            unreadable(events, &layout.marks_of(id), &e.to_string(), &[id]);
+            index.change(id, |known| known.unreadable.insert(e.to_string()));
         }
     }
 }

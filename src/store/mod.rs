@@ -4,6 +4,8 @@
 //! keep, or what the queue does next.
 
 mod ballast;
+mod cache;
+pub mod compression;
 pub mod counters;
 pub mod fs;
 pub mod index;
@@ -16,6 +18,7 @@ pub mod layout;
 mod load;
 pub mod manifest;
 mod open;
+mod packing;
 pub mod probe;
 mod records;
 pub mod root;
@@ -29,8 +32,11 @@ mod sync {
     pub(super) use std::sync::{Arc, Condvar, Mutex, PoisonError};
 }
 
+pub use cache::CacheUse;
+pub use compression::Compression;
 pub use index::{Index, Known, MemoryFile, RefTarget, Summary};
 pub use open::{OpenOptions, SnapshotGuard, Store, StorePin};
+pub use packing::Compressing;
 pub use records::Pinned;
 pub use root::RootProof;
 

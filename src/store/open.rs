@@ -52,6 +52,10 @@ pub struct Store {
     pub(super) sequence: Mutex<Sequence>,
     pub(super) uptime: Uptime,
     pub(super) sizes: super::sizes::SizeCache,
+    pub(super) cache: super::cache::RawCache,
+    pub(super) packing: super::packing::Packing,
+    /// One at a time makes the raw files of a packed snapshot; taken before the snapshot's lock.
+    pub thaw_locks: KeyedLocks<SnapshotId>,
     reflinks: OnceLock<bool>,
     _lock: Option<Flock<File>>,
 }
@@ -113,6 +117,9 @@ impl Store {
             sequence: Mutex::new(sequence),
             uptime,
             sizes: super::sizes::SizeCache::default(),
+            cache: super::cache::RawCache::default(),
+            packing: super::packing::Packing::default(),
+            thaw_locks: KeyedLocks::default(),
             reflinks: OnceLock::new(),
             fs,
             _lock: lock,
@@ -151,13 +158,17 @@ impl Store {
         self.root_moves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes half-made snapshots; only at the start, before anything is taken. Returns how many.
+    /// Removes half-made snapshots, and brings what was being packed to its end; only at the start, before anything is
+    /// taken. Returns how many were removed.
     ///
     /// # Errors
     /// [`StoreError::Io`].
     pub fn clear_staging(&self) -> Result<u64, StoreError> {
         let entries = self.fs.list_if_there(&self.layout.staging())?;
-        for entry in &entries {
+        let packing: Vec<SnapshotId> = entries.iter().filter_map(|entry| Layout::packing_of(&entry.name)).collect();
+        let unsettled = self.settle_packed(packing);
+        self.load_cache()?;
+        for entry in entries.iter().filter(|entry| Layout::packing_of(&entry.name).is_none_or(|id| !unsettled.contains(&id))) {
             self.fs.remove_tree(&self.layout.staging().join(&entry.name))?;
         }
         Ok(entries.len() as u64)

@@ -366,6 +366,7 @@ impl Store {
             known.unreadable.clear();
             known.bad_manifest = None;
             known.pinned = None;
+            known.compression = None;
         });
     }
 
@@ -403,7 +404,7 @@ impl Store {
 
     /// Removes what is left of a snapshot after its tree: marks, refs, holds.
     pub(super) fn remove_records(&self, id: &SnapshotId) -> Result<(), StoreError> {
-        for dir in [self.layout.marks_of(id), self.layout.refs_of(id), self.layout.holds_of(id)] {
+        for dir in [self.layout.cache_of(id), self.layout.marks_of(id), self.layout.refs_of(id), self.layout.holds_of(id)] {
             self.fs.remove_tree(&dir)?;
         }
         self.change(id, |known| {

@@ -55,7 +55,22 @@ fn shared(fs: &Fs, below: &mut Below<'_>, path: &Path) -> Result<u64, FsError> {
     }
 }
 
+/// What everything below `root` takes, bytes, each file once.
+///
+/// # Errors
+/// [`FsError`] if something in it cannot be examined.
+pub fn allocated(fs: &Fs, root: &Path) -> Result<u64, FsError> {
+    let found = fs.walk(&mut Below::open(fs, root)?, &mut |_, _| false)?;
+    let each_once: HashMap<(u64, u64), u64> = found.iter().map(|file| (file.meta.file_id, file.meta.allocated)).collect();
+    Ok(each_once.into_values().fold(0, u64::saturating_add))
+}
+
 impl Store {
+    /// Forgets what was measured of a snapshot: it has changed.
+    pub(super) fn forget_sizes(&self, id: &SnapshotId) {
+        self.sizes.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
     /// What removing a snapshot would free now, bytes, measured not longer ago than `max_age`.
     ///
     /// # Errors
@@ -67,7 +82,10 @@ impl Store {
             debug_assert!(*at <= now, "the boot clock does not step");
             return Ok(*bytes);
         }
-        let bytes = reclaimable(&self.fs, &self.layout.snapshot(id))?;
+        let mut bytes = reclaimable(&self.fs, &self.layout.snapshot(id))?;
+        if self.packed(id).is_some() {
+            bytes += reclaimable(&self.fs, &self.layout.cache_of(id))?;
+        }
         let mut known = lock();
         // Those that are gone are not worth a line of code: all go, now and then.
         if known.len() > 200_000 {

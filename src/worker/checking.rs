@@ -11,6 +11,7 @@ use crate::fork::queue::Request;
 use crate::ids::{ForkId, SnapshotId};
 use crate::policy::SnapshotState;
 use crate::snapshot::copy::Flow;
+use crate::store::fs::{FsError, Op};
 use crate::store::{Store, StoreError};
 use std::collections::HashSet;
 use std::path::Path;
@@ -82,6 +83,25 @@ pub(super) fn save(store: &Store, log: &mut VerifyLog) {
 }
 
 impl Worker {
+    /// Drops the raw copies that a path of the cache is about, unless a fork uses them at this moment.
+    fn drop_raw_copies(&self, path: &Path) -> Result<(), StoreError> {
+        let name = path.strip_prefix(self.store.layout.cache()).ok().and_then(|rest| rest.components().next());
+        let Some(name) = name.map(|name| name.as_os_str()) else { return Ok(()) };
+        match name.to_str().map(SnapshotId::parse) {
+            Some(Ok(id)) => {
+                let guard = self.store.lock_snapshot(&id);
+                let is_wanted = !self.forks.waiting_for(&id).is_empty();
+                if is_wanted || !self.store.drop_cached(&guard)? {
+                    let path = path.to_owned();
+                    return Err(FsError { op: Op::Unlink, path, source: nix::errno::Errno::EBUSY }.into());
+                }
+                // What nobody knew of goes too.
+                Ok(self.store.fs.remove_tree(&self.store.layout.cache_of(&id))?)
+            }
+            _ => self.move_aside(path),
+        }
+    }
+
     /// Mends what can be mended; each finding then says whether it was.
     pub(super) fn repair(&self, findings: &mut Findings) {
         let layout = &self.store.layout;
@@ -91,6 +111,7 @@ impl Worker {
             let done = match Repair::of(finding, layout) {
                 Some(Repair::Quarantine) => self.quarantine_for(finding),
                 Some(Repair::Lift) => self.lift_quarantine(finding),
+                Some(Repair::Cache) => self.drop_raw_copies(Path::new(&finding.path)),
                 Some(Repair::Aside) => self.move_aside(Path::new(&finding.path)),
                 Some(Repair::Refs) => {
                     wants_refs = true;

@@ -4,6 +4,7 @@
 pub mod backend;
 mod checking;
 mod clock;
+pub mod compressing;
 mod due;
 pub mod importing;
 mod pinned;
@@ -283,6 +284,7 @@ impl Worker {
         self.prune_pass()?;
         self.sweep()?;
         self.forks.compact().map_err(|e| problem_of_fork(&e))?;
+        self.compress_due_aside();
         Ok(failed)
     }
 

@@ -10,6 +10,7 @@ use crate::ids::{InstanceId, SnapshotId, SnapshotName};
 use crate::policy::Candidate;
 use crate::policy::cadence::LedgerEntry;
 use crate::schedule::Pair;
+use crate::store::compression::Outcome;
 use crate::store::instances::{Scan, Standing};
 use crate::store::{Known, Store, Summary};
 use chrono::{DateTime, Utc};
@@ -82,6 +83,7 @@ pub(super) fn snapshots(sight: &dyn Sight, filter: &SnapshotFilter) -> Snapshots
 
 /// One snapshot.
 pub(super) fn view(store: &Store, summary: &Summary, known: &Known, max_age: Duration) -> SnapshotView {
+    let compression = Compression::of(store, summary, known);
     SnapshotView {
         id: summary.id.clone(),
         seq: summary.seq,
@@ -95,15 +97,43 @@ pub(super) fn view(store: &Store, summary: &Summary, known: &Known, max_age: Dur
         created_at: summary.created_at,
         tags: summary.tags.clone(),
         size_bytes: summary.size_bytes,
-        allocated_bytes: summary.allocated_bytes,
+        allocated_bytes: compression.allocated_bytes,
         reclaimable_bytes: store.reclaimable_bytes(&summary.id, max_age).unwrap_or(0),
         ref_count: known.refs.len() as u64,
         pool_count: 0,
         holds: known.holds.iter().cloned().collect(),
-        compression_state: "none".to_owned(),
+        compression_state: compression.state.to_owned(),
+        compressed_size_bytes: compression.packed_bytes,
+        uncompressed_size_bytes: compression.packed_bytes.map(|_| summary.memory.iter().map(|file| file.size).sum()),
+        compression_error: compression.error,
         imported_from: summary.imported.as_ref().map(|i| i.from.as_path().display().to_string()),
         tags_unread: summary.tags_unread.clone(),
         quarantined_because: known.quarantined.clone(),
+    }
+}
+
+/// How a snapshot's memory is kept.
+struct Compression {
+    state: &'static str,
+    packed_bytes: Option<u64>,
+    error: Option<String>,
+    /// Of the whole snapshot.
+    allocated_bytes: u64,
+}
+
+impl Compression {
+    fn of(store: &Store, summary: &Summary, known: &Known) -> Self {
+        let plain = Self { state: "none", packed_bytes: None, error: None, allocated_bytes: summary.allocated_bytes };
+        match known.compression.as_ref().map(|compression| (compression, &compression.outcome)) {
+            Some((compression, Outcome::Packed { raw_allocated_bytes, .. })) => {
+                let bytes = compression.packed_bytes();
+                let allocated_bytes = summary.allocated_bytes.saturating_sub(*raw_allocated_bytes).saturating_add(bytes);
+                Self { state: "compressed", packed_bytes: Some(bytes), allocated_bytes, ..plain }
+            }
+            _ if store.is_compressing(&summary.id) => Self { state: "compressing", ..plain },
+            Some((_, Outcome::Failed { error, .. })) => Self { state: "error", error: Some(error.clone()), ..plain },
+            Some((_, Outcome::NoGain)) | None => plain,
+        }
     }
 }
 

@@ -39,7 +39,10 @@ fn worker(sight: &dyn Sight) -> WorkerView {
         let index = store.index();
         (index.present().count() as u64, index.refs().count() as u64)
     };
+    let (cache_bytes, cache_snapshots) = store.cache_size();
     WorkerView {
+        cache_bytes,
+        cache_snapshots,
         running: sight.started_at().is_some(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: sight.started_at(),

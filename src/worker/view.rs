@@ -35,7 +35,17 @@ pub struct SnapshotView {
     pub ref_count: u64,
     pub pool_count: u64,
     pub holds: Vec<HoldName>,
+    /// `none`, `compressing`, `compressed` or `error`.
     pub compression_state: String,
+    /// What its memory takes, where it is compressed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub compressed_size_bytes: Option<u64>,
+    /// Sum of the memory files' lengths, where they are compressed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub uncompressed_size_bytes: Option<u64>,
+    /// Why it could not be compressed, if so.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub compression_error: Option<String>,
     /// The directory that it was imported from, if it was.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub imported_from: Option<String>,
@@ -269,6 +279,12 @@ pub struct WorkerView {
     pub pending: u64,
     /// Forks since the start whose memory was not made the first way.
     pub memory_fallbacks: u64,
+    /// Bytes of raw memory files in the cache.
+    #[serde(default)]
+    pub cache_bytes: u64,
+    /// Compressed snapshots that have some there.
+    #[serde(default)]
+    pub cache_snapshots: u64,
 }
 
 /// How a policy does with one instance.

@@ -3,6 +3,9 @@
 mod api;
 mod cli;
 mod cut;
+mod compress;
+mod compress_faults;
+mod compress_races;
 mod disk;
 mod faults;
 mod faults_behind;

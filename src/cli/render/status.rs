@@ -1,7 +1,7 @@
 //! The worker, and how each policy does.
 
 use super::{BAD, GOOD, ODD, block, paint, table};
-use crate::cli::words::{age, count, span};
+use crate::cli::words::{age, count, size, span};
 use crate::worker::view::{PolicyStatus, StatusView, WorkerView};
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -67,6 +67,9 @@ fn worker(w: &WorkerView, now: DateTime<Utc>) -> String {
             "memory",
             paint(ODD, &format!("{} got no link to the snapshot's (see fork.created)", count(w.memory_fallbacks, "fork"))),
         ));
+    }
+    if w.cache_snapshots > 0 {
+        pairs.push(("cache", format!("{} of raw memory, of {}", size(w.cache_bytes), count(w.cache_snapshots, "compressed snapshot"))));
     }
     if let Some(why) = w.clock.as_ref().and_then(|clock| clock.why.as_ref()) {
         pairs.push(("clock", paint(ODD, &format!("not believed, so nothing is removed by age: {why}"))));

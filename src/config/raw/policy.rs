@@ -1,6 +1,7 @@
 //! The tables of a policy as they are written.
 
-use super::{Bytes, CronExpressions, Hours, OneOrMany, Period, Text, Zone};
+use super::{Bytes, CronExpressions, Hours, OneOrMany, Percent, Period, Text, Zone};
+use crate::policy::compress::Method;
 use crate::policy::{Counting, KindRule, Missed, OnEnable, WhenReferenced};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -81,6 +82,29 @@ pub(in crate::config) struct RawPolicy {
     pub(in crate::config) when_referenced: Option<WhenReferenced>,
     /// What happens to its snapshots when the instance no longer exists; without this table, nothing special.
     pub(in crate::config) gone: Option<RawGone>,
+    /// Whether and how the memory files of cold snapshots are compressed; without this table, they are not.
+    pub(in crate::config) compress: Option<RawCompress>,
+}
+
+/// `[policy.compress]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct RawCompress {
+    /// How long a snapshot was neither taken, nor forked, nor restored.
+    #[schemars(required, with = "Period")]
+    pub(in crate::config) after: Option<Text>,
+    /// By which method.
+    #[schemars(extend("default" = "zstd"))]
+    pub(in crate::config) method: Option<Method>,
+    /// How hard zstd tries.
+    #[schemars(with = "Option<u32>", range(min = 1, max = 19), extend("default" = 3))]
+    pub(in crate::config) level: Option<Spanned<u32>>,
+    /// A snapshot stays as it is if its memory would not become so much smaller.
+    #[schemars(with = "Option<Percent>", extend("default" = "10%"))]
+    pub(in crate::config) min_gain: Option<Text>,
+    /// Whether also while forks share the raw file: that frees nothing before the last of them has gone.
+    #[schemars(extend("default" = false))]
+    pub(in crate::config) while_forked: Option<bool>,
 }
 
 /// `retry`

@@ -226,3 +226,44 @@ fn how_fast_files_go_is_bounded_in_files_and_in_bytes_and_neither_bound_need_be(
     let error = read(&format!("{STORE}[trash]\nunlink_bytes = \"fast\"\n")).unwrap_err().to_string();
     assert!(error.contains("`unlink_bytes`"), "{error}");
 }
+
+#[test]
+fn a_policy_compresses_what_its_table_says_and_nothing_without_one() {
+    use crate::policy::compress::{Compress, Method};
+    let rule = |lines: &str| policy_with(&format!("keep_all = true\n{lines}")).policies[0].compress;
+    assert_eq!(rule(""), None);
+    let hour = TimeDelta::hours(1);
+    let plain = Compress { after: hour, method: Method::Zstd, level: 3, min_gain: 1000, while_forked: false };
+    assert_eq!(rule("[policy.compress]\nafter = \"1h\""), Some(plain));
+    let lz4 = Compress { method: Method::Lz4, min_gain: 2500, while_forked: true, ..plain };
+    assert_eq!(rule("[policy.compress]\nafter = \"1h\"\nmethod = \"lz4\"\nmin_gain = \"25%\"\nwhile_forked = true"), Some(lz4));
+    assert_eq!(rule("[policy.compress]\nafter = \"1h\"\nlevel = 19"), Some(Compress { level: 19, ..plain }));
+    let problems = |lines: &str| {
+        let policy = format!("{STORE}[[policy]]\nname = \"p\"\ninstances = [\"*\"]\nkeep_all = true\n[policy.compress]\n{lines}\n");
+        match read(&policy) {
+            Err(ConfigError::Invalid { problems }) => problems.iter().map(ToString::to_string).collect::<String>(),
+            other => panic!("{other:?}"),
+        }
+    };
+    for (lines, word) in [
+        ("level = 3", "after"),
+        ("after = \"0s\"", "1s or more"),
+        ("after = \"1h\"\nlevel = 20", "level"),
+        ("after = \"1h\"\nlevel = 0", "level"),
+        ("after = \"1h\"\nmethod = \"lz4\"\nlevel = 1", "means nothing to lz4"),
+        ("after = \"1h\"\nmethod = \"xz\"", "method"),
+        ("after = \"1h\"\nmin_gain = \"110%\"", "min_gain"),
+        ("after = \"1h\"\nlevels = 3", "level"),
+    ] {
+        assert!(problems(lines).contains(word), "{lines}: {}", problems(lines));
+    }
+}
+
+#[test]
+fn the_cache_is_bounded_by_a_size_or_a_share_and_by_time() {
+    let cache = |lines: &str| read(&format!("{STORE}{lines}")).map(|config| (config.cache.max, config.cache.keep));
+    assert_eq!(cache("").unwrap(), (Reserve::Share(1000), TimeDelta::minutes(10)));
+    assert_eq!(cache("[cache]\nmax_bytes = \"1GiB\"\nkeep = \"0s\"").unwrap(), (Reserve::Bytes(1 << 30), TimeDelta::zero()));
+    assert_eq!(cache("[cache]\nmax_bytes = \"5%\"").unwrap().0, Reserve::Share(500));
+    assert!(cache("[cache]\nmax_bytes = \"much\"").is_err() && cache("[cache]\nkeep = \"never\"").is_err());
+}

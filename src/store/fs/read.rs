@@ -239,6 +239,11 @@ impl Fs {
         }
     }
 
+    /// Has the next read of an open file, which was synced, be one of the disk, as far as the kernel lets us.
+    pub fn forget_pages(&self, file: &File) {
+        super::sys::forget_pages(file);
+    }
+
     /// Size and free bytes (for us) of the file system that `path` is on (statvfs(3)).
     pub fn space(&self, path: &Path) -> Result<Space> {
         let stat = nix::sys::statvfs::statvfs(path).map_err(|e| Place::Path(path).failed(Op::Stat, e))?;
@@ -263,7 +268,7 @@ impl Fs {
     /// Has the kernel begin to write a file's dirty pages, without waiting (sync_file_range(2)). Promises nothing: it only
     /// makes the fsync that follows shorter.
     pub fn start_writing(&self, file: &File) {
-        super::sys::start_writing(file);
+        super::sys::begin_to_write(file);
     }
 
     /// The next stretch of data at or after `from`, as `start..end` in bytes; `None` if only a hole is left

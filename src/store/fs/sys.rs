@@ -20,11 +20,23 @@ pub fn ficlone(to: &File, from: &File) -> nix::Result<()> {
     Errno::result(rc).map(drop)
 }
 
-/// Begins to write a file's dirty pages (sync_file_range(2), `SYNC_FILE_RANGE_WRITE`); where there is no such thing nothing
-/// happens.
-pub fn start_writing(file: &File) {
-    // SAFETY: the descriptor is open, and the arguments are plain integers.
-    let _ = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+/// Has the kernel give up the clean pages of an open file that nobody maps (posix_fadvise(2)): the next read is of the disk.
+pub fn forget_pages(file: &File) {
+    // SAFETY: takes no pointers; advice that is not taken is no error that matters.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+}
+
+/// Lets the calling thread, and those that it makes from now on, have processor and disk only where others leave some
+/// (setpriority(2), ioprio_set(2)). One that may not be lowered works on as it is.
+pub fn lower_priority() {
+    /// linux/ioprio.h: a thread; the least of the best-effort levels.
+    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+    const LEAST: libc::c_int = 2 << 13 | 7;
+    // SAFETY: neither call takes a pointer, and 0 stands for the calling thread.
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, 0, 19);
+        libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, LEAST);
+    }
 }
 
 /// Extents asked for at once.
@@ -138,5 +150,24 @@ pub fn each_name(dir: &impl AsRawFd, mut tell: impl FnMut(&OsStr, bool)) -> nix:
             let len = usize::from(u16::from_ne_bytes([*low, *high]));
             rest = rest.get(len.max(1)..).unwrap_or_default();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    fn nice() -> i32 {
+        // SAFETY: takes no pointers, and 0 stands for the calling thread.
+        unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+    }
+
+    #[test]
+    fn only_the_thread_that_asks_and_those_that_it_makes_have_less_of_the_processor() {
+        let before = nice();
+        let lowered = std::thread::spawn(|| {
+            super::lower_priority();
+            (nice(), std::thread::spawn(nice).join().unwrap())
+        });
+        assert_eq!(lowered.join().unwrap(), (19, 19));
+        assert_eq!(nice(), before);
     }
 }

@@ -64,7 +64,7 @@ impl Check<'_> {
     }
 
     /// Says once that nothing is hashed any more.
-    fn stopped(&mut self) {
+    pub(super) fn stopped(&mut self) {
         if !std::mem::replace(&mut self.is_stopped, true) {
             self.report.warn("verify.stopped", self.layout.store(), "it was stopped: not every digest was compared");
         }

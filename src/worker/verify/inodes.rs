@@ -13,6 +13,8 @@ pub(super) enum Owner {
     Snapshot,
     /// A snapshot in the trash.
     Trashed,
+    /// Raw memory of a packed snapshot, in the cache.
+    Cache,
     /// A fork, published or in the root's trash.
     Fork,
     /// Something that is being built or that lies about: its names are counted, no more.
@@ -64,7 +66,7 @@ impl Check<'_> {
     /// Invariant 5: a fork shares no inode with a snapshot or another fork, save memory.
     pub(super) fn shared(&mut self) {
         for (meta, names) in self.inodes.0.values() {
-            let is_memory = names.iter().any(|n| matches!(n.owner, Owner::Snapshot | Owner::Trashed) && n.role != Role::Own);
+            let is_memory = names.iter().any(|n| matches!(n.owner, Owner::Snapshot | Owner::Trashed | Owner::Cache) && n.role != Role::Own);
             if is_memory {
                 continue;
             }
@@ -85,7 +87,9 @@ impl Check<'_> {
     /// Files of snapshots that have more names than snapshots and forks have of them.
     pub(super) fn unknown_links(&mut self) {
         for (meta, names) in self.inodes.0.values() {
-            let Some(name) = names.iter().find(|n| n.owner == Owner::Snapshot && n.role == Role::Memory) else { continue };
+            let Some(name) = names.iter().find(|n| matches!(n.owner, Owner::Snapshot | Owner::Cache) && n.role == Role::Memory) else {
+                continue;
+            };
             let (full, known) = (name.full(), names.len() as u64);
             // Forks come and go meanwhile: only a link that is there before and after the walk is somebody else's.
             let now = self.fs.stat_if_there(&full).ok().flatten().map_or(0, |now| now.links);

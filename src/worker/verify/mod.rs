@@ -7,6 +7,7 @@ mod content;
 mod forks;
 mod inodes;
 pub mod log;
+mod packed;
 mod records;
 pub mod repair;
 mod report;
@@ -52,6 +53,7 @@ pub fn verify_with(fs: &Fs, layout: &Layout, journal_unfinished: &HashSet<ForkId
     let mut check = Check::new(fs, layout, journal_unfinished, options, flow);
     check.snapshots();
     check.trashed_snapshots();
+    check.cache();
     check.staging();
     let forks = if check.prove_root() { Some(check.forks()) } else { None };
     check.refs(forks.as_ref());

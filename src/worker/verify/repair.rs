@@ -18,6 +18,8 @@ pub enum Repair {
     Aside,
     /// Remove records of a snapshot that is nowhere.
     Records,
+    /// Drop raw copies from the cache.
+    Cache,
 }
 
 impl Repair {
@@ -38,6 +40,7 @@ impl Repair {
             | "file.missing"
             | "file.unreadable"
             | "memory.writable" => snapshot_of(path, layout).is_some().then_some(Self::Quarantine),
+            "cache.differs" | "cache.stray" => Some(Self::Cache),
             "quarantine.stale" => Some(Self::Lift),
             "fork.without_ref" | "ref.dangling" | "ref.unreadable" | "ref.without_snapshot" => Some(Self::Refs),
             "file.extra" => Some(Self::Aside),
@@ -65,6 +68,7 @@ impl Repair {
             Self::Lift => "take the snapshot out of quarantine: every digest is right",
             Self::Refs => "add the refs that are missing, drop those of forks that are proven gone",
             Self::Aside => "move it into the store's `aside` directory",
+            Self::Cache => "drop the raw copies: the next fork has them made anew",
             Self::Records => "remove these records: their snapshot is nowhere",
         }
     }

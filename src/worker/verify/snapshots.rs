@@ -2,7 +2,9 @@
 
 use super::Check;
 use super::inodes::{Owner, Role};
+use super::packed::is_packed;
 use crate::ids::SnapshotId;
+use crate::store::Compression;
 use crate::store::fs::{Below, FileType, Found, Meta};
 use crate::store::layout::Layout;
 use crate::store::manifest::{Entry, FileNode, Manifest, Node, RecordError, unseal};
@@ -44,10 +46,21 @@ impl Check<'_> {
     fn snapshot(&mut self, id: &SnapshotId, dir: &Path, wanted: bool) {
         let manifest = self.manifest(id, dir);
         let data = Layout::data_in(dir);
-        let Some(found) = self.tree(&data) else { return };
-        self.note_snapshot(id, &data, Owner::Snapshot, manifest.as_ref(), &found);
-        if let Some(manifest) = manifest {
-            self.compare(&manifest, &data, &found, wanted);
+        let mut place = self.report.place();
+        let mut compression = self.compression(id);
+        loop {
+            let Some(found) = self.tree(&data) else { return };
+            self.note_snapshot(id, &data, Owner::Snapshot, manifest.as_ref(), &found);
+            if let Some(manifest) = &manifest {
+                self.compare(manifest, &data, &found, (wanted, compression.as_ref()));
+            }
+            // It may have been compressed meanwhile: then its memory was looked for in the wrong place.
+            let now = Compression::read(self.fs, self.layout, id).ok().flatten().filter(|now| now.packed().is_some());
+            if now == compression {
+                return;
+            }
+            self.report.back_to(std::mem::replace(&mut place, self.report.place()));
+            compression = now;
         }
     }
 
@@ -138,7 +151,7 @@ impl Check<'_> {
     }
 
     /// The tree against its manifest.
-    fn compare(&mut self, manifest: &Manifest, data: &Path, found: &[Found], wanted: bool) {
+    fn compare(&mut self, manifest: &Manifest, data: &Path, found: &[Found], (wanted, packed): (bool, Option<&Compression>)) {
         let by_path: HashMap<&Path, &Meta> = found.iter().map(|f| (f.path.as_path(), &f.meta)).collect();
         // What is missing or something else, with all below it: one finding is enough.
         let mut lost: HashSet<&Path> = HashSet::new();
@@ -151,6 +164,9 @@ impl Check<'_> {
             }
             let at = full(data, path);
             let Some(meta) = by_path.get(path) else {
+                if is_packed(packed, entry) {
+                    continue;
+                }
                 self.report.error("file.missing", &at, "the manifest has it");
                 lost.insert(path);
                 continue;
@@ -184,6 +200,9 @@ impl Check<'_> {
         }
         if wanted {
             self.digests(data, &to_hash);
+        }
+        if let Some(packed) = packed {
+            self.packed(manifest, packed, wanted);
         }
     }
 
