@@ -4,7 +4,7 @@ use super::cron;
 use super::problem::Report;
 use super::raw::{RawConfig, RawDriver, RawFork, RawPrune, RawScrub, RawSnapshot, RawSpace, RawStore, RawTrash, Text};
 use super::units::{parse_duration, parse_share, parse_size, show_duration};
-use super::{DriverConfig, Fill, ForkConfig, MemoryMethod, Reserve, ScrubConfig, Skip, SourcePaths, TrashConfig};
+use super::{DriverConfig, Fill, ForkConfig, MemoryMethod, PoolConfig, Reserve, ScrubConfig, Skip, SourcePaths, TrashConfig};
 use crate::policy::Rhythm;
 use crate::policy::cap::Caps;
 use chrono::TimeDelta;
@@ -20,6 +20,7 @@ pub(super) struct Main {
     pub(super) instances: PathBuf,
     pub(super) socket: PathBuf,
     pub(super) fork: ForkConfig,
+    pub(super) pool: PoolConfig,
     pub(super) skip: Skip,
     pub(super) driver: DriverConfig,
     pub(super) threads: usize,
@@ -40,11 +41,14 @@ pub(super) fn main(raw: &RawConfig, report: &mut Report<'_>) -> Main {
     let prune = raw.prune.as_ref().and_then(|prune| prune.every.as_ref());
     let pinned = raw.prune.as_ref().and_then(|prune| prune.warn_pinned_after.as_ref());
     let minute = Duration::from_secs(60);
+    let reserve = reserve(raw.space.as_ref().and_then(|space| space.reserve.as_ref()), report);
+    let fill = fill(raw.space.as_ref(), report);
     Main {
         socket: socket(raw, &store, report),
         store,
         instances,
         fork: fork(raw.fork.as_ref()),
+        pool: super::prefork::resolve(raw, (reserve, fill), report),
         skip: skip(raw.snapshot.as_ref(), report),
         driver: driver(raw.driver.as_ref(), report),
         threads: size(raw.worker.as_ref().and_then(|worker| worker.threads).unwrap_or(4)),
@@ -53,8 +57,8 @@ pub(super) fn main(raw: &RawConfig, report: &mut Report<'_>) -> Main {
         warn_pinned_after: period("prune.warn_pinned_after", pinned, report).unwrap_or(7 * 24 * 60 * minute),
         caps: caps(raw.prune.as_ref(), report),
         trash: trash(raw.trash.as_ref(), report),
-        reserve: reserve(raw.space.as_ref().and_then(|space| space.reserve.as_ref()), report),
-        fill: fill(raw.space.as_ref(), report),
+        reserve,
+        fill,
         scrub: scrub(raw.scrub.as_ref(), report),
         wait_for_sync: raw.clock.as_ref().and_then(|clock| clock.wait_for_sync).unwrap_or(true),
     }

@@ -104,6 +104,7 @@ impl Daemon {
             threads::fork_runner(Arc::clone(&self.worker))?,
             threads::root_watcher(Arc::clone(&self.worker), Arc::clone(&self.prune))?,
             threads::scrubber(Arc::clone(&self.worker))?,
+            threads::pool_filler(Arc::clone(&self.worker))?,
         ];
         let mut metronome = self.metronome().await?;
         let mut tasks = JoinSet::new();
@@ -113,6 +114,7 @@ impl Daemon {
         let signal = self.wait_for_signal(signals).await;
         self.worker.stopping.store(true, Ordering::SeqCst);
         self.worker.forks.wake();
+        self.worker.forks.pool().wake();
         stop.send_replace(true);
         let finish = async {
             while tasks.join_next().await.is_some() {}

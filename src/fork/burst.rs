@@ -5,7 +5,7 @@ use super::build::{self, Built};
 use super::queue::{Record, Request};
 use super::{ForkError, Forks};
 use crate::event::Event;
-use crate::ids::ForkId;
+use crate::ids::{ForkId, SnapshotId};
 use crate::store::RootProof;
 use std::collections::HashMap;
 use std::sync::PoisonError;
@@ -129,7 +129,7 @@ impl Forks {
             while let Some(request) = requests.get(next.fetch_add(1, Ordering::SeqCst)) {
                 let built = self
                     .recipe(&request.snapshot_id)
-                    .and_then(|recipe| build::build(&self.store, &recipe, self.config(), request, cancelled));
+                    .and_then(|recipe| build::build(&self.store, &self.pool, &recipe, self.config(), request, cancelled));
                 mine.push((request.clone(), built));
             }
             mine
@@ -195,6 +195,7 @@ impl Forks {
                 snapshot: request.snapshot_id.clone(),
                 memory: built.memory_text(),
                 disk: built.disk_text(),
+                pool: built.is_pooled(),
                 fell_back: built.fell_back.clone(),
                 waited_ms: u64::try_from((now - request.queued_at).num_milliseconds()).unwrap_or(0),
             });
@@ -211,7 +212,7 @@ impl Forks {
         let now = self.store.clock.now();
         let mut records = Vec::new();
         for (request, error) in &failed {
-            self.quarantine_if_changed(request, error);
+            self.quarantine_if_changed(&request.snapshot_id, error);
             // With the root away there is nothing to remove, or it cannot be reached: the start removes it.
             let cleared = proof.is_none() || self.store.fs.remove_tree(&self.store.layout.staged_fork(&request.id)).is_ok();
             let can_pass = can_pass(error) || !cleared;
@@ -258,15 +259,15 @@ impl Forks {
     }
 
     /// A memory file or a manifest that is not the one that was written must not be used again.
-    fn quarantine_if_changed(&self, request: &Request, error: &ForkError) {
+    pub(super) fn quarantine_if_changed(&self, id: &SnapshotId, error: &ForkError) {
         if let ForkError::MemoryChanged { .. } | ForkError::Spoilt(_) = error {
             let why = error.to_string();
-            let guard = self.store.lock_snapshot(&request.snapshot_id);
-            if self.store.known(&request.snapshot_id).is_ok_and(|known| known.quarantined.is_none()) {
-                self.store.events.emit(Event::SnapshotQuarantined { snapshot: request.snapshot_id.to_string(), why: why.clone() });
+            let guard = self.store.lock_snapshot(id);
+            if self.store.known(id).is_ok_and(|known| known.quarantined.is_none()) {
+                self.store.events.emit(Event::SnapshotQuarantined { snapshot: id.to_string(), why: why.clone() });
                 if let Err(e) = self.store.mark_quarantined(&guard, &why) {
                     self.store.events.emit(Event::RecordUnreadable {
-                        path: self.store.layout.marks_of(&request.snapshot_id).display().to_string(),
+                        path: self.store.layout.marks_of(id).display().to_string(),
                         why: e.to_string(),
                         blocks: Vec::new(),
                     });

@@ -7,6 +7,7 @@ mod accept;
 mod build;
 mod burst;
 mod group;
+pub mod pool;
 pub mod queue;
 mod recipe;
 pub mod reconcile;
@@ -15,7 +16,7 @@ pub mod rewrite;
 
 pub use remove::RemovedFork;
 
-use crate::config::ForkConfig;
+use crate::config::{ForkConfig, PoolConfig};
 use crate::event::Event;
 use crate::ids::{ForkId, ForkName, InstanceId, SnapshotId};
 use crate::store::fs::FsError;
@@ -110,6 +111,7 @@ pub struct Forks {
     changed: Condvar,
     asks: group::GroupCommit<Ask, Result<Request, ForkError>>,
     recipes: Mutex<HashMap<SnapshotId, Arc<recipe::Recipe>>>,
+    pool: pool::Pool,
     scans: Mutex<ScanCache>,
     noted: Mutex<BTreeSet<(SnapshotId, String)>>,
     last_scan: RwLock<Arc<Scan>>,
@@ -173,6 +175,7 @@ impl Forks {
             changed: Condvar::new(),
             asks: group::GroupCommit::default(),
             recipes: Mutex::default(),
+            pool: pool::Pool::default(),
             scans: Mutex::default(),
             noted: Mutex::default(),
             last_scan: RwLock::default(),
@@ -197,6 +200,18 @@ impl Forks {
     pub fn configure(&self, config: ForkConfig) {
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
         self.recipes.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.pool.reconsider();
+    }
+
+    /// Takes what forks are to be made ahead of need.
+    pub fn configure_pool(&self, config: PoolConfig) {
+        self.pool.configure(config);
+    }
+
+    /// The forks made ahead of need.
+    #[must_use]
+    pub fn pool(&self) -> &pool::Pool {
+        &self.pool
     }
 
     fn config(&self) -> ForkConfig {

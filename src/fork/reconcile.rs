@@ -125,6 +125,7 @@ impl Forks {
         if self.closed().is_none() {
             recovered.finished = self.finish_publishing(&proof)?;
             recovered.staging = self.clear_staging()?;
+            self.pool.load(&self.store)?;
         }
         self.state().queue.requeue_running();
         self.unsettled.store(false, Ordering::SeqCst);

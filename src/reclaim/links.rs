@@ -6,6 +6,7 @@ use crate::ids::SnapshotId;
 use crate::store::Summary;
 use crate::store::fs::{Below, FileType, Found};
 use crate::store::layout::Layout;
+use crate::store::pool;
 use std::path::{Path, PathBuf};
 
 impl Reclaim {
@@ -15,7 +16,11 @@ impl Reclaim {
         for memory in &summary.memory {
             let Some(meta) = self.store.fs.stat_below(&data, &memory.path)? else { continue };
             if meta.links > 1 && meta.links > self.known_links(meta.file_id)? {
-                return Ok(Some(data.join(&memory.path)));
+                // What the pool dropped may have been unlinked meanwhile: only a link that is there before and after is somebody's.
+                let now = self.store.fs.stat_below(&data, &memory.path)?.map_or(0, |now| now.links);
+                if now.min(meta.links) > self.known_links(meta.file_id)? {
+                    return Ok(Some(data.join(&memory.path)));
+                }
             }
         }
         Ok(None)
@@ -31,11 +36,16 @@ impl Reclaim {
         };
         let found = self.store.fs.walk(&mut below, &mut |_, _| false)?;
         let names_here = |file: &Found| found.iter().filter(|f| f.meta.file_id == file.meta.file_id).count() as u64;
-        let linked = found.iter().find(|f| f.meta.kind == FileType::Regular && f.meta.links > 1 && f.meta.links > names_here(f));
-        Ok(linked.map(|f| data.join(&f.path)))
+        for file in found.iter().filter(|f| f.meta.kind == FileType::Regular && f.meta.links > 1 && f.meta.links > names_here(f)) {
+            let pooled = pool::links(&self.store.fs, &self.store.layout, std::slice::from_ref(&file.path), file.meta.file_id)?;
+            if file.meta.links > names_here(file) + pooled {
+                return Ok(Some(data.join(&file.path)));
+            }
+        }
+        Ok(None)
     }
 
-    /// How many names of an inode we know: in snapshots, in the trash, and in forks. Walks them all; asked only of a
+    /// How many names of an inode we know: in snapshots, in the trash, in forks, and in the ready pool. Walks them all; asked only of a
     /// file that has several names and no ref.
     fn known_links(&self, file_id: (u64, u64)) -> Result<u64, ReclaimError> {
         let summaries: Vec<_> = self.store.index().present().filter_map(|(_, known)| known.summary.clone()).collect();
@@ -57,6 +67,6 @@ impl Reclaim {
         for (dir, _) in scan.carriers(&self.store.layout).into_values().flatten() {
             count += paths.iter().filter(|p| has(&dir, p)).count() as u64;
         }
-        Ok(count)
+        Ok(count + pool::links(&self.store.fs, &self.store.layout, &paths, file_id)?)
     }
 }

@@ -132,6 +132,8 @@ impl Reclaim {
             let reclaimable_bytes = self.store.reclaimable_bytes(id, Duration::ZERO).ok();
             return Err(ReclaimError::Blocked { id: id.clone(), blocked: Blocked { reclaimable_bytes, ..blocked } });
         }
+        // Whatever comes behind it fails: its forks are made again while the snapshot is there.
+        self.with_ballast(|| Ok(self.forks.pool().drain(&self.store, &guard, &proof, "its snapshot was removed")?))?;
         let trashed = self.with_ballast(|| self.store.cut(&guard, &proof))?;
         drop(guard);
         self.forks.forget_recipe(id);

@@ -102,6 +102,8 @@ pub struct Known {
     pub holds: BTreeSet<HoldName>,
     /// Readers at this moment.
     pub pins: u32,
+    /// Forks that lie ready for it; they need nothing of it that is theirs alone to keep.
+    pub pool: usize,
     /// Since when forks keep it past its expiry.
     pub pinned: Option<Pinned>,
     /// Why something about it cannot be told: it must stay.

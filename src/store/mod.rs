@@ -16,6 +16,7 @@ pub mod layout;
 mod load;
 pub mod manifest;
 mod open;
+pub mod pool;
 pub mod probe;
 mod records;
 pub mod root;

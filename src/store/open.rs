@@ -13,6 +13,7 @@ use crate::ids::{InstanceId, SnapshotId};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 /// What a store is opened with.
@@ -53,6 +54,8 @@ pub struct Store {
     pub(super) uptime: Uptime,
     pub(super) sizes: super::sizes::SizeCache,
     reflinks: OnceLock<bool>,
+    /// How often the index was changed.
+    changes: AtomicU64,
     _lock: Option<Flock<File>>,
 }
 
@@ -114,6 +117,7 @@ impl Store {
             uptime,
             sizes: super::sizes::SizeCache::default(),
             reflinks: OnceLock::new(),
+            changes: AtomicU64::new(0),
             fs,
             _lock: lock,
         }))
@@ -137,7 +141,14 @@ impl Store {
     }
 
     pub(super) fn change<T>(&self, id: &SnapshotId, change: impl FnOnce(&mut Known) -> T) -> T {
+        self.changes.fetch_add(1, Ordering::Relaxed);
         self.index_mut().change(id, change)
+    }
+
+    /// A number that differs whenever the index may have changed since: for who would look at all of it again.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
     }
 
     /// Waits for a snapshot's lock.

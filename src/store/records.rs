@@ -349,6 +349,7 @@ impl Store {
             known.unreadable.clear();
             known.bad_manifest = None;
             known.pinned = None;
+            known.pool = 0;
         });
     }
 

@@ -5,6 +5,7 @@ use super::backend::Answer;
 use super::problem::{Problem, ProblemKind};
 use super::view::{ClockView, ForkView, ForkViews, SnapshotFilter, SnapshotView, Snapshots, UnreadableSnapshot};
 use crate::config::Config;
+use crate::fork::pool::PoolCounts;
 use crate::fork::queue::Request;
 use crate::ids::{InstanceId, SnapshotId, SnapshotName};
 use crate::policy::Candidate;
@@ -42,6 +43,8 @@ pub(super) trait Sight {
     fn fallbacks(&self) -> u64 {
         0
     }
+    /// What the ready pool holds.
+    fn pool(&self) -> PoolCounts;
     /// What is thought of the wall clock.
     fn clock(&self) -> ClockView;
     /// When the worker started, if this is one.
@@ -98,7 +101,7 @@ pub(super) fn view(store: &Store, summary: &Summary, known: &Known, max_age: Dur
         allocated_bytes: summary.allocated_bytes,
         reclaimable_bytes: store.reclaimable_bytes(&summary.id, max_age).unwrap_or(0),
         ref_count: known.refs.len() as u64,
-        pool_count: 0,
+        pool_count: known.pool as u64,
         holds: known.holds.iter().cloned().collect(),
         compression_state: "none".to_owned(),
         imported_from: summary.imported.as_ref().map(|i| i.from.as_path().display().to_string()),

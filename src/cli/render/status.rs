@@ -1,6 +1,7 @@
 //! The worker, and how each policy does.
 
 use super::{BAD, GOOD, ODD, block, paint, table};
+use crate::config::show_size;
 use crate::cli::words::{age, count, span};
 use crate::worker::view::{PolicyStatus, StatusView, WorkerView};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -67,6 +68,10 @@ fn worker(w: &WorkerView, now: DateTime<Utc>) -> String {
             "memory",
             paint(ODD, &format!("{} got no link to the snapshot's (see fork.created)", count(w.memory_fallbacks, "fork"))),
         ));
+    }
+    if let Some(pool) = &w.pool {
+        let wanted = if w.running { format!(" of {} ready, {} of their own", pool.wanted, show_size(pool.bytes)) } else { " ready".to_owned() };
+        pairs.push(("pool", format!("{}{wanted}", pool.ready)));
     }
     if let Some(why) = w.clock.as_ref().and_then(|clock| clock.why.as_ref()) {
         pairs.push(("clock", paint(ODD, &format!("not believed, so nothing is removed by age: {why}"))));
