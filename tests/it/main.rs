@@ -23,6 +23,7 @@ mod oracle_restic;
 mod others;
 mod pairs;
 mod planning;
+mod pool;
 mod powercut;
 mod quarantine;
 mod race;

@@ -7,6 +7,7 @@ mod content;
 mod forks;
 mod inodes;
 pub mod log;
+mod pool;
 mod records;
 pub mod repair;
 mod report;
@@ -58,6 +59,7 @@ pub fn verify_with(fs: &Fs, layout: &Layout, journal_unfinished: &HashSet<ForkId
     check.holds();
     check.marks();
     if forks.is_some() {
+        check.pool();
         check.shared();
         check.unknown_links();
     }
