@@ -24,6 +24,7 @@ mod others;
 mod pairs;
 mod planning;
 mod pool;
+mod pool_faults;
 mod powercut;
 mod quarantine;
 mod race;

@@ -17,7 +17,7 @@ use snapkeep::fork::queue::RequestState;
 use snapkeep::ids::SnapshotId;
 use snapkeep::reclaim::Reclaim;
 use snapkeep::snapshot::copy::Flow;
-use snapkeep::store::fs::Fs;
+use snapkeep::store::fs::{Fs, Gate, Op};
 use snapkeep::worker::Worker;
 use snapkeep::worker::backend::Backend as _;
 use snapkeep::worker::verify::verify;
@@ -25,7 +25,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const READY_3: &str = "[worker]\nthreads = 1\n[driver]\nmemory_names = [\"memory\"]\n[[prefork]]\ninstances = [\"a\"]\nready = 3\n";
@@ -456,4 +457,56 @@ fn pruning_takes_the_pool_for_no_fork() {
     assert_eq!((pool.ready, pool.wanted), (2, 2));
     assert_eq!(entries(&world, &all[0].id).len(), 2);
     drop(open);
+}
+
+/// Knows what was written and not synced, and says so when something gets the name that makes it whole.
+#[derive(Debug)]
+struct Durability {
+    vms: PathBuf,
+    dirty: Mutex<BTreeSet<PathBuf>>,
+    names: AtomicU64,
+}
+
+impl Gate for Durability {
+    fn before(&self, _op: Op, _path: &Path) -> Result<(), nix::errno::Errno> {
+        Ok(())
+    }
+
+    fn after(&self, op: Op, path: &Path) {
+        let mut dirty = self.dirty.lock().unwrap();
+        match op {
+            Op::Write | Op::Truncate | Op::Reflink | Op::SetMeta => drop(dirty.insert(path.to_owned())),
+            Op::Create | Op::Mkdir | Op::Symlink | Op::Link => drop(dirty.insert(path.parent().unwrap().to_owned())),
+            Op::Fsync => drop(dirty.remove(path)),
+            Op::Unlink => dirty.retain(|d| !d.starts_with(path)),
+            Op::Rename => {
+                let name = path.file_name().unwrap().to_str().unwrap();
+                let is_whole = path.parent() == Some(&self.vms) || (path.starts_with(self.vms.join(".snapkeep/pool")) && name.contains('-'));
+                if is_whole && !name.starts_with('.') {
+                    self.names.fetch_add(1, Ordering::SeqCst);
+                    let parts = [self.vms.join(".snapkeep/staging"), self.vms.join(".snapkeep/pool")];
+                    // The directory that an entry leaves, or comes into, is synced behind it; links keep their times by their parents'.
+                    let is_part = |d: &&PathBuf| parts.iter().any(|p| d.strip_prefix(p).is_ok_and(|d| d.components().count() > 1 || p == &parts[0]));
+                    let left: Vec<_> = dirty.iter().filter(is_part).filter(|d| **d != parts[0]).filter(|d| !d.ends_with("disk") && !d.ends_with("link")).collect();
+                    assert!(left.is_empty(), "{} has its name, and {left:?} is not durable", path.display());
+                }
+                dirty.insert(path.parent().unwrap().to_owned());
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn an_entry_is_durable_when_it_has_its_name_and_a_fork_of_it_when_it_is_seen() {
+    let world = World::new();
+    world.make_instance("a");
+    let id = world.open().take("a").unwrap();
+    let gate = Arc::new(Durability { vms: world.vms.clone(), dirty: Mutex::default(), names: AtomicU64::new(0) });
+    let (_worker, open) = start(&world, READY_3, Fs::gated(Arc::clone(&gate) as _)).unwrap();
+    fill(&open);
+    for name in ["b", "c"] {
+        assert_eq!(open.fork(&id, name).unwrap().state, RequestState::Done);
+    }
+    assert_eq!(gate.names.load(Ordering::SeqCst), 5, "three entries and two forks");
 }

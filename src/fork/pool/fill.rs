@@ -236,8 +236,8 @@ impl Forks {
     /// Builds the entry, durable but for its name. Files that carry names or paths are empty, and all links as they were.
     fn build_entry(&self, id: &SnapshotId, kit: &Kit, path: &Path, (stop, cancelled): (&AtomicBool, &AtomicBool)) -> Result<Materialized, ForkError> {
         let (fs, recipe) = (&self.store.fs, &kit.recipe);
-        fs.mkdir_if_missing(&self.store.layout.pool(), 0o700)?;
-        fs.mkdir_if_missing(&self.store.layout.pool_of(id), 0o700)?;
+        fs.mkdir_durable(&self.store.layout.pool(), 0o700)?;
+        fs.mkdir_durable(&self.store.layout.pool_of(id), 0o700)?;
         fs.mkdir(path, 0o700)?;
         let record = Layout::fork_record_in(path);
         fs.mkdir(record.parent().unwrap_or(path), 0o755)?;
