@@ -102,7 +102,7 @@ pub struct Known {
     pub holds: BTreeSet<HoldName>,
     /// Readers at this moment.
     pub pins: u32,
-    /// Forks that lie ready for it; they need nothing of it that is theirs alone to keep.
+    /// Forks that lie ready for it, as far as is known: they keep nothing.
     pub pool: usize,
     /// Since when forks keep it past its expiry.
     pub pinned: Option<Pinned>,
