@@ -56,10 +56,9 @@ enum Source {
 
 fn main() {
     let options = Options::parse();
-    for (what, source) in [
-        ("a durable fork out of the pool", Source::Fixture(8)),
-        ("a durable fork out of the pool, 8,192 extents", Source::Extents),
-    ] {
+    for (what, source) in
+        [("a durable fork out of the pool", Source::Fixture(8)), ("a durable fork out of the pool, 8,192 extents", Source::Extents)]
+    {
         let what = What { what, against: "floor link 2 + a journal sync", unit: "us", wanted: Some(1.3), size: SIZE };
         options.measure(what, |round| (one_by_one(round, source, SINGLE, SINGLE), single_floor(round, SINGLE)));
     }
@@ -167,7 +166,8 @@ fn run_floor(round: &Round<'_>, level: Level, forks: usize, more: impl Fn()) -> 
     let ((), took) = round.time(|| {
         for root in &roots {
             more();
-            let floor = Floor { source: &source, root, mode: Mode::Link, level, forks: each, threads: 1, small_files: false, remove: false };
+            let floor =
+                Floor { source: &source, root, mode: Mode::Link, level, forks: each, threads: 1, small_files: false, remove: false };
             floor::run(&floor).unwrap();
         }
     });

@@ -80,7 +80,12 @@ fn rule(table: &Spanned<RawPrefork>, n: usize, report: &mut Report<'_>) -> Optio
         }
     });
     if let Some(list) = raw.instances.as_ref().filter(|list| list.get_ref().is_empty()) {
-        report.wrong_help(&at("instances"), list.span(), "`instances` is empty: no snapshot would be meant", "leave it out for all of them");
+        report.wrong_help(
+            &at("instances"),
+            list.span(),
+            "`instances` is empty: no snapshot would be meant",
+            "leave it out for all of them",
+        );
     }
     let instances = match &raw.instances {
         Some(list) => Some(globs(&at("instances"), Some(list), report)?),

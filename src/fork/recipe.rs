@@ -70,7 +70,12 @@ impl Recipe {
         let mut changes: Vec<&PathBuf> = self.changes.keys().collect();
         changes.sort();
         let user = nix::unistd::geteuid();
-        let text = format!("{}\n{FORMAT} {id} {user}\n{:?}\n{:?}\n{changes:?}", env!("CARGO_PKG_VERSION"), (config.memory, config.source_paths), self.names);
+        let text = format!(
+            "{}\n{FORMAT} {id} {user}\n{:?}\n{:?}\n{changes:?}",
+            env!("CARGO_PKG_VERSION"),
+            (config.memory, config.source_paths),
+            self.names
+        );
         blake3::hash(text.as_bytes()).to_hex().chars().take(STAMP).collect()
     }
 

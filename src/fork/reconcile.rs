@@ -125,8 +125,8 @@ impl Forks {
         if self.closed().is_none() {
             recovered.finished = self.finish_publishing(&proof)?;
             recovered.staging = self.clear_staging()?;
-            self.pool.load(&self.store)?;
         }
+        self.pool.load(&self.store)?;
         self.state().queue.requeue_running();
         self.unsettled.store(false, Ordering::SeqCst);
         recovered.dropped_refs = self.reconcile()?;

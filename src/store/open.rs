@@ -54,7 +54,7 @@ pub struct Store {
     pub(super) uptime: Uptime,
     pub(super) sizes: super::sizes::SizeCache,
     reflinks: OnceLock<bool>,
-    /// How often the index was changed.
+    /// How often snapshots came, went or changed their state.
     changes: AtomicU64,
     _lock: Option<Flock<File>>,
 }
@@ -141,11 +141,17 @@ impl Store {
     }
 
     pub(super) fn change<T>(&self, id: &SnapshotId, change: impl FnOnce(&mut Known) -> T) -> T {
-        self.changes.fetch_add(1, Ordering::Relaxed);
-        self.index_mut().change(id, change)
+        let mut index = self.index_mut();
+        let standing = |index: &Index| index.get(id).map(|known| (known.present, known.summary.is_some(), known.state()));
+        let before = standing(&index);
+        let result = index.change(id, change);
+        if before != standing(&index) {
+            self.changes.fetch_add(1, Ordering::Relaxed);
+        }
+        result
     }
 
-    /// A number that differs whenever the index may have changed since: for who would look at all of it again.
+    /// A number that differs if snapshots came, went or changed their state since: for who would look at all of them again.
     #[must_use]
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Relaxed)

@@ -204,7 +204,8 @@ fn told(dir: &Path) -> BTreeMap<String, String> {
             format!("{} {}", text.len(), blake3::hash(&text).to_hex())
         };
         let names = if meta.is_dir() || name.ends_with("memory") { 0 } else { meta.nlink() };
-        let xattrs: BTreeMap<_, _> = xattr::list(&path).into_iter().flatten().map(|k| (k.clone(), xattr::get(&path, &k).unwrap())).collect();
+        let xattrs: BTreeMap<_, _> =
+            xattr::list(&path).into_iter().flatten().map(|k| (k.clone(), xattr::get(&path, &k).unwrap())).collect();
         let owner = (meta.uid(), meta.gid());
         all.insert(name, format!("{:o} {owner:?} {names} {mtime} {xattrs:?} {contents}", meta.permissions().mode()));
     }
@@ -235,13 +236,22 @@ fn a_fork_out_of_the_pool_is_the_same_as_one_without() {
             for name in ["sub", "sub/rw.json", "overlay.raw"] {
                 nix::unistd::chown(&a.join(name), Some(1.into()), Some(2.into())).unwrap();
             }
-            nix::unistd::fchownat(nix::fcntl::AT_FDCWD, &a.join("sub/back"), Some(3.into()), Some(4.into()), nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW).unwrap();
+            nix::unistd::fchownat(
+                nix::fcntl::AT_FDCWD,
+                &a.join("sub/back"),
+                Some(3.into()),
+                Some(4.into()),
+                nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW,
+            )
+            .unwrap();
             fs::set_permissions(a.join("sub"), fs::Permissions::from_mode(0o2750)).unwrap();
         }
         let pooled = Pooled::new(world, &READY_3.replace("ready = 3", "ready = 1"));
         let vms = pooled.world.vms.clone();
         let names = |text: BTreeMap<String, String>, name: &str| -> BTreeMap<String, String> {
-            let digest = |file: &str| blake3::hash(fs::read_to_string(vms.join(name).join(file)).unwrap().replace(&format!("/{name}/"), "/NAME/").as_bytes());
+            let digest = |file: &str| {
+                blake3::hash(fs::read_to_string(vms.join(name).join(file)).unwrap().replace(&format!("/{name}/"), "/NAME/").as_bytes())
+            };
             let mut text: BTreeMap<_, _> = text.into_iter().map(|(k, v)| (k, v.replace(&format!("/{name}/"), "/NAME/"))).collect();
             for file in ["config.json", "sub/rw.json"] {
                 let told = text.get_mut(file).unwrap();
@@ -352,7 +362,11 @@ fn a_reload_changes_how_many_there_are_and_what_is_made_otherwise_goes() {
     assert_eq!(pooled.entries().len(), 1);
     assert!(old.contains(&pooled.entries()[0]), "one of those that were there");
     reload(&format!("[fork]\nmemory = \"copy\"\n{READY_3}"));
-    assert_eq!(pooled.open.fork(&pooled.id, "b").unwrap().memory.as_deref(), Some("copied"), "nothing is handed out that is made otherwise");
+    assert_eq!(
+        pooled.open.fork(&pooled.id, "b").unwrap().memory.as_deref(),
+        Some("copied"),
+        "nothing is handed out that is made otherwise"
+    );
     assert_eq!(pooled.pooled(), [false]);
     pooled.fill();
     assert_eq!(pooled.entries().len(), 3);
@@ -405,7 +419,11 @@ fn an_entry_that_somebody_meddled_with_is_not_handed_out() {
         let pooled = Pooled::new(World::new(), &READY_3.replace("ready = 3", "ready = 1"));
         let entry = pooled.entries().pop().unwrap();
         meddle(&entry);
-        assert!(pooled.findings().contains(&"pool.damaged".to_owned()) || ["another mode", "a disk linked elsewhere", "a file added"].contains(&what), "{what}");
+        assert!(
+            pooled.findings().contains(&"pool.damaged".to_owned())
+                || ["another mode", "a disk linked elsewhere", "a file added"].contains(&what),
+            "{what}"
+        );
         let request = pooled.open.fork(&pooled.id, "b").unwrap();
         assert_eq!(request.state, RequestState::Done, "{what}: {:?}", request.error);
         assert_eq!((pooled.pooled(), pooled.count("pool.damaged")), (vec![false], 1), "{what}");
@@ -481,13 +499,20 @@ impl Gate for Durability {
             Op::Unlink => dirty.retain(|d| !d.starts_with(path)),
             Op::Rename => {
                 let name = path.file_name().unwrap().to_str().unwrap();
-                let is_whole = path.parent() == Some(&self.vms) || (path.starts_with(self.vms.join(".snapkeep/pool")) && name.contains('-'));
+                let is_whole =
+                    path.parent() == Some(&self.vms) || (path.starts_with(self.vms.join(".snapkeep/pool")) && name.contains('-'));
                 if is_whole && !name.starts_with('.') {
                     self.names.fetch_add(1, Ordering::SeqCst);
                     let parts = [self.vms.join(".snapkeep/staging"), self.vms.join(".snapkeep/pool")];
                     // The directory that an entry leaves, or comes into, is synced behind it; links keep their times by their parents'.
-                    let is_part = |d: &&PathBuf| parts.iter().any(|p| d.strip_prefix(p).is_ok_and(|d| d.components().count() > 1 || p == &parts[0]));
-                    let left: Vec<_> = dirty.iter().filter(is_part).filter(|d| **d != parts[0]).filter(|d| !d.ends_with("disk") && !d.ends_with("link")).collect();
+                    let is_part =
+                        |d: &&PathBuf| parts.iter().any(|p| d.strip_prefix(p).is_ok_and(|d| d.components().count() > 1 || p == &parts[0]));
+                    let left: Vec<_> = dirty
+                        .iter()
+                        .filter(is_part)
+                        .filter(|d| **d != parts[0])
+                        .filter(|d| !d.ends_with("disk") && !d.ends_with("link"))
+                        .collect();
                     assert!(left.is_empty(), "{} has its name, and {left:?} is not durable", path.display());
                 }
                 dirty.insert(path.parent().unwrap().to_owned());

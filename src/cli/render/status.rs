@@ -1,8 +1,8 @@
 //! The worker, and how each policy does.
 
 use super::{BAD, GOOD, ODD, block, paint, table};
-use crate::config::show_size;
 use crate::cli::words::{age, count, span};
+use crate::config::show_size;
 use crate::worker::view::{PolicyStatus, StatusView, WorkerView};
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -70,7 +70,8 @@ fn worker(w: &WorkerView, now: DateTime<Utc>) -> String {
         ));
     }
     if let Some(pool) = &w.pool {
-        let wanted = if w.running { format!(" of {} ready, {} of their own", pool.wanted, show_size(pool.bytes)) } else { " ready".to_owned() };
+        let wanted =
+            if w.running { format!(" of {} ready, {} of their own", pool.wanted, show_size(pool.bytes)) } else { " ready".to_owned() };
         pairs.push(("pool", format!("{}{wanted}", pool.ready)));
     }
     if let Some(why) = w.clock.as_ref().and_then(|clock| clock.why.as_ref()) {

@@ -11,7 +11,8 @@ fn prefork(lines: &str) -> String {
 
 #[test]
 fn a_prefork_means_what_all_of_its_keys_agree_on() {
-    let lines = "policy = \"p\"\ninstances = [\"a*\"]\nexclude = [\"ab\"]\ntags = { tier = \"g*\" }\nready = 2\n[pool]\nmax_bytes = \"1MiB\"";
+    let lines =
+        "policy = \"p\"\ninstances = [\"a*\"]\nexclude = [\"ab\"]\ntags = { tier = \"g*\" }\nready = 2\n[pool]\nmax_bytes = \"1MiB\"";
     let config = read(&prefork(lines)).unwrap();
     assert_eq!((config.pool.max_bytes, config.pool.rules.len(), &config.warnings), (Some(1 << 20), 1, &Vec::new()));
     let rule = &config.pool.rules[0];
@@ -40,7 +41,11 @@ fn the_pool_has_the_bounds_of_the_space() {
 #[test]
 fn what_is_wrong_with_a_prefork_is_said() {
     for (lines, message, help) in [
-        ("ready = 1", "[[prefork]] has neither `policy` nor `instances`", "add policy = \"golden\", or instances = [\"*\"] for all of them"),
+        (
+            "ready = 1",
+            "[[prefork]] has neither `policy` nor `instances`",
+            "add policy = \"golden\", or instances = [\"*\"] for all of them",
+        ),
         ("policy = \"p\"", "[[prefork]] has no `ready`", ""),
         ("policy = \"p\"\nready = 0", "`ready` is 0, but must be 1 or more", ""),
         ("policy = \"P\"\nready = 1", "\"P\" is not a valid policy name: only a-z, 0-9 and '-' are allowed", ""),

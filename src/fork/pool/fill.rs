@@ -4,21 +4,24 @@
 //! that the snapshot is still there and may be forked. A cut that comes first takes the directory away under it.
 
 use super::plan::{Fact, Plan, Shelf, plan, wanted};
-use super::{Failure, Kit, Making, Unwanted, is_ready};
+use super::{Failure, Kit, Making, Unwanted, Wanted, is_ready};
+use crate::config::{MemoryMethod, PoolConfig, Reserve};
 use crate::event::Event;
 use crate::fork::build::{disk_of, sync_all, why_not};
 use crate::fork::recipe::Recipe;
 use crate::fork::{ForkError, Forks};
 use crate::ids::{ForkId, SnapshotId};
+use crate::policy::SnapshotState;
 use crate::snapshot::copy::{Flow, Progress};
 use crate::snapshot::materialize::{MaterializeContext, Materialized, MemoryUsed, materialize};
+use crate::store::Summary;
 use crate::store::layout::Layout;
 use crate::store::manifest::{Entry, Node};
 use crate::store::pool::{PoolName, Way, unfinished};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A snapshot of which none could be made is left alone for so long.
@@ -46,7 +49,7 @@ impl Forks {
         if self.is_busy() || !self.has_recovered() {
             return Turn::Later;
         }
-        let seen = self.store.changes();
+        let seen = self.pool.seen(&self.store);
         if self.pool.is_settled(seen, self.store.clock.since_boot()) {
             return Turn::Settled;
         }
@@ -85,44 +88,49 @@ impl Forks {
 
     fn pool_plan(&self) -> (Plan, BTreeMap<SnapshotId, Shelf>) {
         let config = self.pool.config();
-        let facts: Vec<Fact> = if config.rules.is_empty() { Vec::new() } else { self.pool_facts() };
-        let wanted = wanted(&config.rules, &facts);
-        let orders: BTreeMap<&SnapshotId, _> = facts.iter().map(|fact| (&fact.id, fact.order)).collect();
+        let all = self.pool.wanted(self.store.changes(), |config| self.find_wanted(config));
         let now = self.store.clock.since_boot();
         let mut shelves = BTreeMap::new();
-        for (id, wanted) in &wanted {
+        for (id, (wanted, order)) in all.iter() {
             // One whose recipe cannot be had is as if nobody wanted it, for a while.
             let Some(kit) = self.kit(id) else { continue };
             let (ready, cost, rests) = self.pool.shelf(id, &kit, now);
-            let order = orders.get(id).copied().unwrap_or_default();
             let wanted = if rests { ready.min(*wanted) } else { *wanted };
-            shelves.insert(id.clone(), Shelf { wanted, ready, cost, order });
+            shelves.insert(id.clone(), Shelf { wanted, ready, cost, order: *order });
         }
-        self.pool.forget_others(&wanted);
-        self.pool.state().wanted = wanted.values().map(|n| *n as u64).sum();
+        self.pool.forget_others(&all);
         let used = shelves.values().fold(0_u64, |sum, s| sum.saturating_add(s.cost.saturating_mul(s.ready as u64)));
         let most = config.max_bytes.unwrap_or(u64::MAX).min(used.saturating_add(self.room(&config)));
         (plan(&shelves, most), shelves)
     }
 
-    fn pool_facts(&self) -> Vec<Fact> {
-        let index = self.store.index();
-        let ready = index.present().filter(|(_, known)| known.state() == crate::policy::SnapshotState::Ready);
-        let fact = |summary: &crate::store::Summary| Fact {
+    /// What the rules ask for, of all snapshots that can be forked.
+    fn find_wanted(&self, config: &PoolConfig) -> Wanted {
+        if config.rules.is_empty() {
+            return Wanted::new();
+        }
+        let fact = |summary: &Summary| Fact {
             id: summary.id.clone(),
             instance: summary.instance.clone(),
             policy: summary.policy.clone(),
             tags: summary.tags.clone(),
             order: (summary.order_at, summary.seq),
         };
-        ready.filter_map(|(_, known)| known.summary.as_deref().map(fact)).collect()
+        let means = |s: &Summary| config.rules.iter().any(|rule| rule.selects(&s.instance, s.policy.as_ref(), &s.tags));
+        let facts: Vec<Fact> = {
+            let index = self.store.index();
+            let ready = index.present().filter(|(_, known)| known.state() == SnapshotState::Ready);
+            ready.filter_map(|(_, known)| known.summary.as_deref()).filter(|s| means(s)).map(fact).collect()
+        };
+        let mut wanted = wanted(&config.rules, &facts);
+        facts.into_iter().filter_map(|fact| wanted.remove(&fact.id).map(|count| (fact.id, (count, fact.order)))).collect()
     }
 
     /// Bytes that the file system has for the pool, besides those that it has.
-    fn room(&self, config: &crate::config::PoolConfig) -> u64 {
+    fn room(&self, config: &PoolConfig) -> u64 {
         let Ok(space) = self.store.fs.space(self.store.layout.instances()) else { return 0 };
         let free = space.free.saturating_sub(config.reserve.of(space.size));
-        let until = config.fill.map_or(u64::MAX, |fill| crate::config::Reserve::Share(fill.above).of(space.size));
+        let until = config.fill.map_or(u64::MAX, |fill| Reserve::Share(fill.above).of(space.size));
         free.min(until.saturating_sub(space.size.saturating_sub(space.free)))
     }
 
@@ -141,7 +149,7 @@ impl Forks {
         let config = self.config();
         match Recipe::load(&self.store, id, config) {
             Ok(recipe) => {
-                let memory = if config.memory == crate::config::MemoryMethod::Hardlink { Way::Linked } else { Way::Copied };
+                let memory = if config.memory == MemoryMethod::Hardlink { Way::Linked } else { Way::Copied };
                 let copies = !self.store.can_reflink();
                 let way = |copied: Way| if copies || copied == Way::Linked { copied } else { Way::Reflinked };
                 let cost = cost(&recipe, way(memory), way(Way::Copied));
@@ -207,7 +215,9 @@ impl Forks {
             state.shelves.entry(id.clone()).or_default();
             state.making = Some(Making { snapshot: id.clone(), path: path.clone(), cancelled: Arc::clone(&cancelled) });
         }
-        let made = self.build_entry(id, &kit, &path, (stop, &cancelled)).and_then(|tree| self.name_entry(id, &kit, (&new, &path), &tree, &cancelled));
+        let made = self
+            .build_entry(id, &kit, &path, (stop, &cancelled))
+            .and_then(|tree| self.name_entry(id, &kit, (&new, &path), &tree, &cancelled));
         self.pool.state().making = None;
         match made {
             Ok(Some(ready)) => {
@@ -234,7 +244,13 @@ impl Forks {
     }
 
     /// Builds the entry, durable but for its name. Files that carry names or paths are empty, and all links as they were.
-    fn build_entry(&self, id: &SnapshotId, kit: &Kit, path: &Path, (stop, cancelled): (&AtomicBool, &AtomicBool)) -> Result<Materialized, ForkError> {
+    fn build_entry(
+        &self,
+        id: &SnapshotId,
+        kit: &Kit,
+        path: &Path,
+        (stop, cancelled): (&AtomicBool, &AtomicBool),
+    ) -> Result<Materialized, ForkError> {
         let (fs, recipe) = (&self.store.fs, &kit.recipe);
         fs.mkdir_durable(&self.store.layout.pool(), 0o700)?;
         fs.mkdir_durable(&self.store.layout.pool_of(id), 0o700)?;

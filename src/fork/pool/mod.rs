@@ -16,7 +16,6 @@ pub use fill::Turn;
 pub(super) use hand_out::{Written, hand_out};
 
 use super::recipe::Recipe;
-use plan::{Plan, Shelf};
 use crate::config::{ForkConfig, PoolConfig};
 use crate::event::Event;
 use crate::ids::{ForkId, SnapshotId};
@@ -24,6 +23,8 @@ use crate::policy::SnapshotState;
 use crate::store::fs::{Fs, FsError};
 use crate::store::pool::{self, PoolName};
 use crate::store::{RootProof, SnapshotGuard, Store};
+use chrono::{DateTime, Utc};
+use plan::{Plan, Shelf};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,10 +63,19 @@ struct State {
     /// What is known of snapshots that forks are wanted of, by this configuration.
     kits: HashMap<SnapshotId, Kit>,
     failures: HashMap<SnapshotId, Failure>,
-    wanted: u64,
-    /// The index as it was when there was nothing to do; `None`: look again.
-    settled: Option<u64>,
+    /// What rules ask for, of the snapshots as they were at a time ([`Store::changes`]).
+    wanted: Option<(u64, Arc<Wanted>)>,
+    /// Differs whenever something happened that may leave something to do.
+    version: u64,
+    /// What `version` and the snapshots were when there was nothing to do.
+    settled: Option<Seen>,
 }
+
+/// At a moment: [`State::version`] and [`Store::changes`].
+type Seen = (u64, u64);
+
+/// What rules ask for: how many of which snapshot, and where that one stands.
+type Wanted = BTreeMap<SnapshotId, (usize, (DateTime<Utc>, u64))>;
 
 /// The entry that is being made.
 #[derive(Debug)]
@@ -123,7 +133,8 @@ impl Pool {
         let mut state = self.state();
         state.kits.clear();
         state.failures.clear();
-        state.settled = None;
+        state.wanted = None;
+        state.version += 1;
         if let Some(making) = &state.making {
             making.cancelled.store(true, Ordering::SeqCst);
         }
@@ -139,21 +150,40 @@ impl Pool {
         let own = state.making.as_ref().map(|making| making.path.clone());
         state.leftovers = listing.leftovers.into_iter().filter(|path| Some(path) != own.as_ref()).collect();
         state.shelves = listing.whole;
-        state.settled = None;
+        state.version += 1;
         for id in old.iter().chain(state.shelves.keys()) {
             store.note_pool(id, state.shelves.get(id).map_or(0, Vec::len));
         }
         Ok(())
     }
 
-    /// Whether there is nothing to do as long as the index is as it was `seen`.
-    fn is_settled(&self, seen: u64, now: Duration) -> bool {
+    fn seen(&self, store: &Store) -> Seen {
+        (self.state().version, store.changes())
+    }
+
+    /// Whether there is still nothing to do.
+    fn is_settled(&self, seen: Seen, now: Duration) -> bool {
         let state = self.state();
         state.settled == Some(seen) && state.failures.values().all(|failure| now < failure.until)
     }
 
-    fn settle(&self, seen: u64) {
+    /// There was nothing to do; what happened meanwhile has made another version.
+    fn settle(&self, seen: Seen) {
         self.state().settled = Some(seen);
+    }
+
+    /// What rules ask for; `find` looks at all snapshots, which need not be done again while none came or went.
+    fn wanted(&self, changes: u64, find: impl FnOnce(&PoolConfig) -> Wanted) -> Arc<Wanted> {
+        if let Some((_, wanted)) = self.state().wanted.as_ref().filter(|(of, _)| *of == changes) {
+            return Arc::clone(wanted);
+        }
+        let version = self.state().version;
+        let wanted = Arc::new(find(&self.config()));
+        let mut state = self.state();
+        if state.version == version {
+            state.wanted = Some((changes, Arc::clone(&wanted)));
+        }
+        wanted
     }
 
     /// How many entries of a snapshot can be handed out, what one takes, and whether no more are made for now.
@@ -171,7 +201,7 @@ impl Pool {
     }
 
     /// Forgets what is known of snapshots that forks are not wanted of.
-    fn forget_others(&self, wanted: &BTreeMap<SnapshotId, usize>) {
+    fn forget_others(&self, wanted: &Wanted) {
         let mut state = self.state();
         state.kits.retain(|id, _| wanted.contains_key(id));
         state.failures.retain(|id, _| wanted.contains_key(id));
@@ -233,7 +263,7 @@ impl Pool {
         let at = shelf.iter().position(|name| name.stamp == stamp)?;
         let name = shelf.swap_remove(at);
         let left = shelf.len();
-        state.settled = None;
+        state.version += 1;
         drop(state);
         store.note_pool(snapshot, left);
         self.changed.notify_all();
@@ -244,7 +274,7 @@ impl Pool {
     fn leave(&self, path: PathBuf) {
         let mut state = self.state();
         state.leftovers.insert(path);
-        state.settled = None;
+        state.version += 1;
         drop(state);
         self.changed.notify_all();
     }
@@ -315,7 +345,7 @@ impl Pool {
         let cost = |id: &SnapshotId| state.kits.get(id).map_or(0, |kit| kit.cost);
         PoolCounts {
             ready: state.shelves.values().map(|shelf| shelf.len() as u64).sum(),
-            wanted: state.wanted,
+            wanted: state.wanted.iter().flat_map(|(_, wanted)| wanted.values()).map(|(count, _)| *count as u64).sum(),
             bytes: state.shelves.iter().map(|(id, shelf)| cost(id).saturating_mul(shelf.len() as u64)).sum(),
         }
     }
@@ -323,7 +353,7 @@ impl Pool {
     /// Waits until somebody changed something, `most` at the longest.
     pub fn wait(&self, most: Duration) {
         let state = self.state();
-        if state.settled.is_some() {
+        if state.settled.is_some_and(|(version, _)| version == state.version) {
             drop(self.changed.wait_timeout(state, most));
         }
     }
