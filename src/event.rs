@@ -139,8 +139,30 @@ events! {
         snapshot: SnapshotId = "what it is a fork of",
         memory: String = "how it got its memory file: hardlink, reflink, copied, decompressed (the first fork of a compressed snapshot) or none",
         disk: String = "how it got its disks: reflink, copied or none",
+        pool: bool = "whether it was handed out of the ready pool",
         fell_back: Option<String> = "why memory was not made the first way, if it was not",
         waited_ms: u64 = "from accepted to done, milliseconds",
+    }
+    PoolFilled = "pool.filled", Info, "As many forks as are wanted of a snapshot lie ready, or as many as there is room for.", id[snapshot, at] {
+        snapshot: SnapshotId = "what they are forks of",
+        ready: u64 = "how many there are",
+        made: u64 = "how many of them were made since the last time",
+        at: DateTime<Utc> = "when",
+    }
+    PoolDrained = "pool.drained", Info, "Forks that were made ahead of need were dropped, and nobody's.", id[snapshot, at] {
+        snapshot: SnapshotId = "what they were forks of",
+        count: u64 = "how many",
+        why: String = "why, in words",
+        at: DateTime<Utc> = "when",
+    }
+    PoolDamaged = "pool.damaged", Warn, "A fork made ahead of need was not as it was made: it was dropped, and another one taken or made.", id[snapshot, entry] {
+        snapshot: SnapshotId = "what it was a fork of",
+        entry: String = "its name in the pool",
+        why: String = "what about it",
+    }
+    PoolFailed = "pool.failed", Warn, "No fork can be made ahead of need for now; reported once for each reason, and tried again.", id[snapshot, error] {
+        snapshot: SnapshotId = "what it was to be a fork of",
+        error: String = "why, in words",
     }
     ForkFailed = "fork.failed", Error, "An attempt to make a fork failed; nothing is visible of it.", id[fork, attempt] {
         fork: ForkId = "the fork",

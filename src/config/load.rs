@@ -69,6 +69,7 @@ pub fn parse(mut files: Vec<(PathBuf, String)>) -> Result<Config, ConfigError> {
         warnings.push("there are no policies: nothing is taken on a schedule, and nothing is pruned".to_owned());
     }
     warnings.extend(lint::lint(&policies));
+    warnings.extend(super::prefork::lint(&main.pool, &policies));
     Ok(Config {
         file: sources.into_iter().next().map(|source| source.file).unwrap_or_default(),
         digest,
@@ -76,6 +77,7 @@ pub fn parse(mut files: Vec<(PathBuf, String)>) -> Result<Config, ConfigError> {
         instances: main.instances,
         socket: main.socket,
         fork: main.fork,
+        pool: main.pool,
         skip: main.skip,
         driver: main.driver,
         threads: main.threads,

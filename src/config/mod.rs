@@ -8,6 +8,7 @@ mod cron;
 pub mod lint;
 mod load;
 mod policy;
+mod prefork;
 mod problem;
 mod raw;
 mod resolve;
@@ -18,6 +19,7 @@ mod tests;
 mod units;
 
 pub use load::{load, parse, read_files};
+pub use prefork::{PoolConfig, Prefork};
 pub use problem::{ConfigError, Problem};
 pub use raw::schema;
 pub use skip::Skip;
@@ -45,6 +47,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// How forks are made.
     pub fork: ForkConfig,
+    /// Forks made ahead of need.
+    pub pool: PoolConfig,
     /// What snapshots leave out.
     pub skip: Skip,
     /// How instances are brought to rest.

@@ -5,6 +5,8 @@ mod keep;
 mod select;
 mod when;
 
+pub(super) use select::{globs, tag_globs};
+
 use super::problem::Report;
 use super::raw::{RawPolicy, Text};
 use super::resolve::period_from;

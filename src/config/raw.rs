@@ -3,8 +3,10 @@
 //! give values their meaning.
 
 mod policy;
+mod prefork;
 
 pub(super) use policy::{RawCompress, RawKeep, RawLimit, RawPolicy};
+pub(super) use prefork::{RawPool, RawPrefork};
 
 use super::{MemoryMethod, SourcePaths};
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema};
@@ -118,6 +120,11 @@ pub(super) struct RawConfig {
     pub(super) api: Option<RawApi>,
     /// How forks are made.
     pub(super) fork: Option<RawFork>,
+    /// Bounds of the ready pool.
+    pub(super) pool: Option<RawPool>,
+    /// Forks made ahead of need: of which snapshots, and how many.
+    #[schemars(with = "Option<Vec<RawPrefork>>")]
+    pub(super) prefork: Option<Vec<Spanned<RawPrefork>>>,
     /// How snapshots are taken.
     pub(super) snapshot: Option<RawSnapshot>,
     /// How instances are brought to rest: the plain driver.

@@ -4,7 +4,7 @@ use super::cron;
 use super::problem::Report;
 use super::raw::{RawCache, RawConfig, RawDriver, RawFork, RawPrune, RawScrub, RawSnapshot, RawSpace, RawStore, RawTrash, Text};
 use super::units::{parse_duration, parse_share, parse_size, show_duration};
-use super::{CacheConfig, DriverConfig, Fill, ForkConfig, MemoryMethod, Reserve, ScrubConfig, Skip, SourcePaths, TrashConfig};
+use super::{CacheConfig, DriverConfig, Fill, ForkConfig, MemoryMethod, PoolConfig, Reserve, ScrubConfig, Skip, SourcePaths, TrashConfig};
 use crate::policy::Rhythm;
 use crate::policy::cap::Caps;
 use chrono::TimeDelta;
@@ -20,6 +20,7 @@ pub(super) struct Main {
     pub(super) instances: PathBuf,
     pub(super) socket: PathBuf,
     pub(super) fork: ForkConfig,
+    pub(super) pool: PoolConfig,
     pub(super) skip: Skip,
     pub(super) driver: DriverConfig,
     pub(super) threads: usize,
@@ -41,11 +42,15 @@ pub(super) fn main(raw: &RawConfig, report: &mut Report<'_>) -> Main {
     let prune = raw.prune.as_ref().and_then(|prune| prune.every.as_ref());
     let pinned = raw.prune.as_ref().and_then(|prune| prune.warn_pinned_after.as_ref());
     let minute = Duration::from_secs(60);
+    let reserve = raw.space.as_ref().and_then(|space| space.reserve.as_ref());
+    let reserve = part("space.reserve", reserve, report).unwrap_or(Reserve::Bytes(0));
+    let fill = fill(raw.space.as_ref(), report);
     Main {
         socket: socket(raw, &store, report),
         store,
         instances,
         fork: fork(raw.fork.as_ref()),
+        pool: super::prefork::resolve(raw, (reserve, fill), report),
         skip: skip(raw.snapshot.as_ref(), report),
         driver: driver(raw.driver.as_ref(), report),
         threads: size(raw.worker.as_ref().and_then(|worker| worker.threads).unwrap_or(4)),
@@ -54,8 +59,8 @@ pub(super) fn main(raw: &RawConfig, report: &mut Report<'_>) -> Main {
         warn_pinned_after: period("prune.warn_pinned_after", pinned, report).unwrap_or(7 * 24 * 60 * minute),
         caps: caps(raw.prune.as_ref(), report),
         trash: trash(raw.trash.as_ref(), report),
-        reserve: part("space.reserve", raw.space.as_ref().and_then(|space| space.reserve.as_ref()), report).unwrap_or(Reserve::Bytes(0)),
-        fill: fill(raw.space.as_ref(), report),
+        reserve,
+        fill,
         cache: cache(raw.cache.as_ref(), report),
         scrub: scrub(raw.scrub.as_ref(), report),
         wait_for_sync: raw.clock.as_ref().and_then(|clock| clock.wait_for_sync).unwrap_or(true),
@@ -89,7 +94,8 @@ fn trash(raw: Option<&RawTrash>, report: &mut Report<'_>) -> TrashConfig {
         fork_grace: period("trash.fork_grace", raw.and_then(|t| t.fork_grace.as_ref()), report).unwrap_or_default(),
         max_bytes: bytes("trash.max_bytes", raw.and_then(|t| t.max_bytes.as_ref()), report),
         unlink_rate: raw.and_then(|t| t.unlink_rate).unwrap_or(2000),
-        unlink_bytes: Some(bytes("trash.unlink_bytes", raw.and_then(|t| t.unlink_bytes.as_ref()), report).unwrap_or(4 << 30)).filter(|n| *n > 0),
+        unlink_bytes: Some(bytes("trash.unlink_bytes", raw.and_then(|t| t.unlink_bytes.as_ref()), report).unwrap_or(4 << 30))
+            .filter(|n| *n > 0),
     }
 }
 

@@ -109,6 +109,7 @@ impl Daemon {
             threads::root_watcher(Arc::clone(&self.worker), Arc::clone(&self.prune))?,
             threads::scrubber(Arc::clone(&self.worker))?,
             threads::compressor(Arc::clone(&self.worker))?,
+            threads::pool_filler(Arc::clone(&self.worker))?,
         ];
         let mut metronome = self.metronome().await?;
         let mut tasks = JoinSet::new();
@@ -120,6 +121,7 @@ impl Daemon {
         self.worker.stopping.store(true, Ordering::SeqCst);
         self.worker.forks.wake();
         self.worker.store.cancel_compressing();
+        self.worker.forks.pool().wake();
         stop.send_replace(true);
         let finish = async {
             while tasks.join_next().await.is_some() {}

@@ -1,6 +1,9 @@
-//! Plain threads beside the async edge: one makes forks, one listens to the instances root, one compares digests.
+//! Plain threads beside the async edge: one makes forks, one listens to the instances root, one compares digests,
+//! one makes forks ahead of need.
 
 use crate::event::Event;
+use crate::fork::pool::Turn;
+use crate::store::fs::background::give_way;
 use crate::store::watch::{News, RootWatch};
 use crate::worker::{Worker, compressing};
 use std::sync::Arc;
@@ -28,6 +31,20 @@ pub(super) fn fork_runner(worker: Arc<Worker>) -> std::io::Result<JoinHandle<()>
                     worker.store.events.emit(Event::QueueDamaged { path, why: e.to_string() });
                 }
                 Err(_) => std::thread::sleep(LOOK),
+            }
+        }
+    })
+}
+
+/// Keeps the ready pool filled until the worker stops: the last to get processor and disk, and behind all who wait for a fork.
+pub(super) fn pool_filler(worker: Arc<Worker>) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("pool".to_owned()).spawn(move || {
+        give_way();
+        while !worker.stopping.load(Ordering::SeqCst) {
+            match worker.forks.tend_pool(&worker.stopping) {
+                Turn::Done => {}
+                Turn::Settled => worker.forks.pool().wait(LOOK),
+                Turn::Later => std::thread::sleep(SETTLE),
             }
         }
     })

@@ -1,6 +1,7 @@
 //! Building one fork in staging: the snapshot's tree with files of its own, linked memory, and its record.
 
 use super::ForkError;
+use super::pool::{Pool, Written, hand_out};
 use super::queue::Request;
 use super::recipe::Recipe;
 use super::rewrite;
@@ -8,11 +9,11 @@ use super::thaw::Source;
 use crate::config::ForkConfig;
 use crate::snapshot::copy::{Flow, NoProgress};
 use crate::snapshot::materialize::{MaterializeContext, MaterializeError, Materialized, MemoryUsed, materialize};
-use crate::store::Store;
 use crate::store::fs::{Below, Fs};
 use crate::store::instances::ForkRecord;
 use crate::store::layout::Layout;
 use crate::store::manifest::{Entry, FORMAT, Node, TextPath};
+use crate::store::{Store, StoreError};
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,17 +22,29 @@ use std::sync::atomic::AtomicBool;
 /// A fork that is whole in staging, not yet durable.
 #[derive(Debug)]
 pub(super) struct Built {
-    tree: Materialized,
+    pub(super) memory: MemoryUsed,
+    pub(super) disk: &'static str,
     /// Why memory was not made the first way.
     pub(super) fell_back: Option<String>,
-    recipe: Arc<Recipe>,
+    /// What is not durable of it.
+    pub(super) fresh: Fresh,
+    pub(super) recipe: Arc<Recipe>,
     /// The raw memory was unpacked for this fork.
-    is_unpacked: bool,
+    pub(super) is_unpacked: bool,
+}
+
+/// What of a fork was made for it, and is to be synced.
+#[derive(Debug)]
+pub(super) enum Fresh {
+    /// All of it.
+    All,
+    /// It was in the ready pool: the rest is durable already.
+    Only(Written),
 }
 
 impl Built {
     pub(super) fn memory_text(&self) -> String {
-        match self.tree.memory {
+        match self.memory {
             MemoryUsed::None => "none",
             _ if self.is_unpacked => "decompressed",
             MemoryUsed::Hardlink => "hardlink",
@@ -42,18 +55,28 @@ impl Built {
     }
 
     pub(super) fn disk_text(&self) -> String {
-        match (self.tree.reflinked, self.tree.copied) {
-            (0, 0) => "none",
-            (_, 0) => "reflink",
-            _ => "copied",
-        }
-        .to_owned()
+        self.disk.to_owned()
+    }
+
+    /// Whether it was made of an entry of the ready pool.
+    pub(super) fn is_pooled(&self) -> bool {
+        matches!(self.fresh, Fresh::Only(_))
+    }
+}
+
+/// How the files of a tree that are no memory were made, in the contract's words.
+pub(super) fn disk_of(tree: &Materialized) -> &'static str {
+    match (tree.reflinked, tree.copied) {
+        (0, 0) => "none",
+        (_, 0) => "reflink",
+        _ => "copied",
     }
 }
 
 /// Step 1 of the protocol *build*.
 pub(super) fn build(
     store: &Store,
+    pool: &Pool,
     recipe: &Arc<Recipe>,
     source: Option<&Source>,
     config: ForkConfig,
@@ -64,6 +87,9 @@ pub(super) fn build(
     let target = store.layout.instance(&request.name.clone().into());
     // What an attempt left that was cut short.
     store.fs.remove_tree(&staged)?;
+    if let Some(built) = hand_out(store, pool, recipe, request, &staged)? {
+        return Ok(built);
+    }
     store.fs.mkdir(&staged, 0o700)?;
     write_record(store, &staged, request)?;
     let rewrite = |entry: &Entry, _: &std::fs::File| match recipe.changes.get(entry.path.as_path()) {
@@ -82,21 +108,39 @@ pub(super) fn build(
         flow: Flow { threads: 1, progress: &NoProgress, cancelled: stop },
     };
     let tree = materialize(&context, &entries(recipe, &target), &staged).map_err(|e| match e {
-        MaterializeError::Refused { path, why } => ForkError::NamesSource { path, why },
         // The snapshot itself is well: the next attempt has the raw files made anew.
         MaterializeError::MemoryChanged { path } if source.is_some() => {
             store.distrust_cached(&request.snapshot_id);
             ForkError::Unpack(format!("somebody wrote to {}", path.display()))
         }
-        MaterializeError::MemoryChanged { path } => ForkError::MemoryChanged { path, why: "its length or time differs".to_owned() },
-        other => ForkError::Copy(other),
+        other => why_not(other),
     })?;
     let fell_back = tree.memory_fell_back.map(|errno| errno.desc().to_owned());
     let is_unpacked = source.is_some_and(|source| source.is_made_for(&request.id));
-    Ok(Built { tree, fell_back, recipe: Arc::clone(recipe), is_unpacked })
+    let (memory, disk, recipe) = (tree.memory, disk_of(&tree), Arc::clone(recipe));
+    Ok(Built { memory, disk, fell_back, fresh: Fresh::All, recipe, is_unpacked })
+}
+
+/// What building a tree says, as a fork's failure.
+pub(super) fn why_not(error: MaterializeError) -> ForkError {
+    match error {
+        MaterializeError::Refused { path, why } => ForkError::NamesSource { path, why },
+        MaterializeError::MemoryChanged { path } => ForkError::MemoryChanged { path, why: "its length or time differs".to_owned() },
+        other => ForkError::Copy(other),
+    }
 }
 
 fn write_record(store: &Store, staged: &Path, request: &Request) -> Result<(), ForkError> {
+    let path = Layout::fork_record_in(staged);
+    let bytes = record(store, request)?;
+    store.fs.mkdir(path.parent().unwrap_or(staged), 0o755)?;
+    let file = store.fs.create(&path, 0o644)?;
+    store.fs.write_all(&file, &path, &bytes)?;
+    Ok(())
+}
+
+/// The bytes of a fork's record.
+pub(super) fn record(store: &Store, request: &Request) -> Result<Vec<u8>, ForkError> {
     let record = ForkRecord {
         format: FORMAT,
         fork_id: request.id.clone(),
@@ -104,13 +148,10 @@ fn write_record(store: &Store, staged: &Path, request: &Request) -> Result<(), F
         key: request.key.clone(),
         created_at: store.clock.now(),
     };
-    let path = Layout::fork_record_in(staged);
-    let mut bytes = serde_json::to_vec(&record).map_err(|source| crate::store::StoreError::Encode { path: path.clone(), source })?;
+    let encoded = serde_json::to_vec(&record);
+    let mut bytes = encoded.map_err(|source| StoreError::Encode { path: Layout::fork_record_in(Path::new("")), source })?;
     bytes.push(b'\n');
-    store.fs.mkdir(path.parent().unwrap_or(staged), 0o755)?;
-    let file = store.fs.create(&path, 0o644)?;
-    store.fs.write_all(&file, &path, &bytes)?;
-    Ok(())
+    Ok(bytes)
 }
 
 /// The tree's entries, with links into the source's tree pointed into the fork's.
@@ -132,26 +173,36 @@ fn entries<'r>(recipe: &'r Recipe, target: &Path) -> Cow<'r, [Entry]> {
 
 /// Step 2 for each fork by itself, first half: has the kernel begin to write what is new, without waiting.
 pub(super) fn start_writing(fs: &Fs, staged: &Path, built: &Built) -> Result<(), ForkError> {
-    fs.start_writing(&fs.open_file(&Layout::fork_record_in(staged))?);
     let mut below = Below::open(fs, staged)?;
-    for entry in own_entries(built).filter(|entry| matches!(entry.node, Node::File(_))) {
-        fs.start_writing(&fs.open_file(below.place(entry.path.as_path())?)?);
+    let record = Layout::fork_record_in(Path::new(""));
+    let files: Vec<&Path> = match &built.fresh {
+        Fresh::All => own_files(&built.recipe, built.memory).chain([record.as_path()]).collect(),
+        Fresh::Only(written) => written.files().collect(),
+    };
+    for path in files {
+        fs.start_writing(&fs.open_file(below.place(path)?)?);
     }
     Ok(())
 }
 
-/// Second half: waits until each file is durable, then each directory, contents before what names them.
+/// Second half: waits until each file and directory that is new is durable.
 pub(super) fn sync(fs: &Fs, staged: &Path, built: &Built) -> Result<(), ForkError> {
-    let record = Layout::fork_record_in(staged);
-    fs.fsync(&fs.open_file(&record)?, &record)?;
-    let mut below = Below::open(fs, staged)?;
-    for entry in own_entries(built).filter(|entry| matches!(entry.node, Node::File(_))) {
-        let file = fs.open_file(below.place(entry.path.as_path())?)?;
-        fs.fsync(&file, &below.path_of(entry.path.as_path()))?;
+    match &built.fresh {
+        Fresh::All => sync_all(fs, staged, &built.recipe, built.memory),
+        Fresh::Only(written) => Ok(written.sync(fs, staged)?),
     }
-    fs.fsync_dir(record.parent().unwrap_or(staged))?;
-    for entry in own_entries(built).rev().filter(|entry| entry.node == Node::Dir) {
-        let dir = below.dir(entry.path.as_path())?;
+}
+
+/// Syncs a whole tree and its record: files, then directories, contents before what names them.
+pub(super) fn sync_all(fs: &Fs, staged: &Path, recipe: &Recipe, memory: MemoryUsed) -> Result<(), ForkError> {
+    let mut below = Below::open(fs, staged)?;
+    let record = Layout::fork_record_in(Path::new(""));
+    for path in own_files(recipe, memory).chain([record.as_path()]) {
+        let file = fs.open_file(below.place(path)?)?;
+        fs.fsync(&file, &below.path_of(path))?;
+    }
+    for path in record.parent().into_iter().chain(own_dirs(recipe)) {
+        let dir = below.dir(path)?;
         fs.fsync(dir, dir.path())?;
     }
     Ok(())
@@ -159,11 +210,19 @@ pub(super) fn sync(fs: &Fs, staged: &Path, built: &Built) -> Result<(), ForkErro
 
 /// How many files and directories [`sync`] syncs.
 pub(super) fn count(built: &Built) -> usize {
-    2 + own_entries(built).filter(|entry| !matches!(entry.node, Node::Symlink(_))).count()
+    match &built.fresh {
+        Fresh::All => 2 + own_files(&built.recipe, built.memory).count() + own_dirs(&built.recipe).count(),
+        Fresh::Only(written) => written.count(),
+    }
 }
 
-/// What is the fork's own. Memory that is a link of the snapshot's is durable already.
-fn own_entries(built: &Built) -> impl DoubleEndedIterator<Item = &Entry> {
-    let linked = built.tree.memory == MemoryUsed::Hardlink;
-    built.recipe.entries.iter().filter(move |entry| !(linked && matches!(&entry.node, Node::File(file) if file.memory)))
+/// Files that are the fork's own. Memory that is a link of the snapshot's is durable already.
+fn own_files(recipe: &Recipe, memory: MemoryUsed) -> impl Iterator<Item = &Path> {
+    let linked = memory == MemoryUsed::Hardlink;
+    let is_own = move |node: &Node| matches!(node, Node::File(file) if !(linked && file.memory));
+    recipe.entries.iter().filter(move |entry| is_own(&entry.node)).map(|entry| entry.path.as_path())
+}
+
+fn own_dirs(recipe: &Recipe) -> impl Iterator<Item = &Path> {
+    recipe.entries.iter().rev().filter(|entry| entry.node == Node::Dir).map(|entry| entry.path.as_path())
 }

@@ -148,7 +148,7 @@ impl Forks {
             let mut mine = Vec::new();
             while let Some(request) = requests.get(next.fetch_add(1, Ordering::SeqCst)) {
                 let built = self.recipe(&request.snapshot_id).and_then(|recipe| {
-                    build::build(&self.store, &recipe, sources.get(&request.snapshot_id), self.config(), request, cancelled)
+                    build::build(&self.store, &self.pool, &recipe, sources.get(&request.snapshot_id), self.config(), request, cancelled)
                 });
                 mine.push((request.clone(), built));
             }
@@ -216,13 +216,13 @@ impl Forks {
         self.changed.notify_all();
         for (request, built) in &visible {
             self.fell_back.fetch_add(u64::from(built.fell_back.is_some()), Ordering::Relaxed);
-            self.request(&request.id).iter().for_each(|done| self.report_created(done, built.fell_back.clone()));
+            self.request(&request.id).iter().for_each(|done| self.report_created(done, built.is_pooled(), built.fell_back.clone()));
         }
         Ok(visible.len())
     }
 
     /// The event of a fork that is done.
-    pub(super) fn report_created(&self, request: &Request, fell_back: Option<String>) {
+    pub(super) fn report_created(&self, request: &Request, pool: bool, fell_back: Option<String>) {
         let Some(finished) = request.finished_at.filter(|_| request.state == super::queue::RequestState::Done) else { return };
         self.store.events.emit(Event::ForkCreated {
             fork: request.id.clone(),
@@ -230,6 +230,7 @@ impl Forks {
             snapshot: request.snapshot_id.clone(),
             memory: request.memory.clone().unwrap_or_default(),
             disk: request.disk.clone().unwrap_or_default(),
+            pool,
             fell_back,
             waited_ms: u64::try_from((finished - request.queued_at).num_milliseconds()).unwrap_or(0),
         });
@@ -252,7 +253,7 @@ impl Forks {
         let now = self.store.clock.now();
         let mut records = Vec::new();
         for (request, error) in &failed {
-            self.quarantine_if_changed(request, error);
+            self.quarantine_if_changed(&request.snapshot_id, error);
             // With the root away there is nothing to remove, or it cannot be reached: the start removes it.
             let cleared = proof.is_none() || self.store.fs.remove_tree(&self.store.layout.staged_fork(&request.id)).is_ok();
             let can_pass = can_pass(error) || !cleared;
@@ -306,15 +307,15 @@ impl Forks {
     }
 
     /// A memory file or a manifest that is not the one that was written must not be used again.
-    fn quarantine_if_changed(&self, request: &Request, error: &ForkError) {
+    pub(super) fn quarantine_if_changed(&self, id: &SnapshotId, error: &ForkError) {
         if let ForkError::MemoryChanged { .. } | ForkError::Spoilt(_) = error {
             let why = error.to_string();
-            let guard = self.store.lock_snapshot(&request.snapshot_id);
-            if self.store.known(&request.snapshot_id).is_ok_and(|known| known.quarantined.is_none()) {
-                self.store.events.emit(Event::SnapshotQuarantined { snapshot: request.snapshot_id.to_string(), why: why.clone() });
+            let guard = self.store.lock_snapshot(id);
+            if self.store.known(id).is_ok_and(|known| known.quarantined.is_none()) {
+                self.store.events.emit(Event::SnapshotQuarantined { snapshot: id.to_string(), why: why.clone() });
                 if let Err(e) = self.store.mark_quarantined(&guard, &why) {
                     self.store.events.emit(Event::RecordUnreadable {
-                        path: self.store.layout.marks_of(&request.snapshot_id).display().to_string(),
+                        path: self.store.layout.marks_of(id).display().to_string(),
                         why: e.to_string(),
                         blocks: Vec::new(),
                     });

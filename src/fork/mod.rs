@@ -7,6 +7,7 @@ mod accept;
 mod build;
 mod burst;
 pub(crate) mod group;
+pub mod pool;
 pub mod queue;
 mod recipe;
 pub mod reconcile;
@@ -17,7 +18,7 @@ mod thaw;
 
 pub use remove::RemovedFork;
 
-use crate::config::ForkConfig;
+use crate::config::{ForkConfig, PoolConfig};
 use crate::event::Event;
 use crate::ids::{ForkId, ForkName, InstanceId, SnapshotId};
 use crate::store::fs::FsError;
@@ -115,6 +116,7 @@ pub struct Forks {
     changed: Condvar,
     asks: group::GroupCommit<Ask, Result<Request, ForkError>>,
     recipes: Mutex<HashMap<SnapshotId, Arc<recipe::Recipe>>>,
+    pool: pool::Pool,
     scans: Mutex<ScanCache>,
     noted: Mutex<BTreeSet<(SnapshotId, String)>>,
     last_scan: RwLock<Arc<Scan>>,
@@ -200,6 +202,7 @@ impl Forks {
             changed: Condvar::new(),
             asks: group::GroupCommit::default(),
             recipes: Mutex::default(),
+            pool: pool::Pool::default(),
             scans: Mutex::default(),
             noted: Mutex::default(),
             last_scan: RwLock::default(),
@@ -226,6 +229,18 @@ impl Forks {
     pub fn configure(&self, config: ForkConfig) {
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
         self.recipes.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.pool.reconsider();
+    }
+
+    /// Takes what forks are to be made ahead of need.
+    pub fn configure_pool(&self, config: PoolConfig) {
+        self.pool.configure(config);
+    }
+
+    /// The forks made ahead of need.
+    #[must_use]
+    pub fn pool(&self) -> &pool::Pool {
+        &self.pool
     }
 
     fn config(&self) -> ForkConfig {

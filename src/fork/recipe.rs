@@ -6,7 +6,8 @@ use crate::config::{ForkConfig, SourcePaths};
 use crate::ids::SnapshotId;
 use crate::store::fs::{Below, Fs};
 use crate::store::layout::{Layout, OURS};
-use crate::store::manifest::{Entry, FileNode, Manifest, Node, RecordError};
+use crate::store::manifest::{Entry, FORMAT, FileNode, Manifest, Node, RecordError};
+use crate::store::pool::STAMP;
 use crate::store::{Store, StoreError};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,10 @@ pub(super) struct Recipe {
     pub(super) names: SourceNames,
     /// Whether links into the source's tree are pointed into the fork.
     pub(super) repoint: bool,
+    /// How many names each file has in the tree, if more than one.
+    pub(super) names_in_tree: HashMap<PathBuf, u64>,
+    /// What makes forks of two recipes the same but for their names: those of the ready pool carry it.
+    pub(super) stamp: String,
 }
 
 impl Recipe {
@@ -40,7 +45,12 @@ impl Recipe {
         let data = Layout::data_in(&store.layout.snapshot(id));
         let names = source_names(store, &manifest);
         let entries: Vec<Entry> = manifest.entries.into_iter().filter(|e| e.path.as_path() != Path::new(OURS)).collect();
-        let mut recipe = Self { data, entries, changes: HashMap::new(), names, repoint: config.source_paths != SourcePaths::Allow };
+        let mut names_in_tree = HashMap::new();
+        for first in entries.iter().filter_map(|e| if let Node::Hardlink(first) = &e.node { Some(first) } else { None }) {
+            *names_in_tree.entry(first.as_path().to_owned()).or_insert(1) += 1;
+        }
+        let repoint = config.source_paths != SourcePaths::Allow;
+        let mut recipe = Self { data, entries, changes: HashMap::new(), names, repoint, names_in_tree, stamp: String::new() };
         match config.source_paths {
             SourcePaths::Allow => {}
             SourcePaths::Rewrite => recipe.changes = recipe.look_at_files(&store.fs)?,
@@ -51,7 +61,22 @@ impl Recipe {
                 recipe.refuse_links()?;
             }
         }
+        recipe.stamp = recipe.stamp_of(id, config);
         Ok(recipe)
+    }
+
+    /// Version and user are in it too: another one may make other attributes.
+    fn stamp_of(&self, id: &SnapshotId, config: ForkConfig) -> String {
+        let mut changes: Vec<&PathBuf> = self.changes.keys().collect();
+        changes.sort();
+        let user = nix::unistd::geteuid();
+        let text = format!(
+            "{}\n{FORMAT} {id} {user}\n{:?}\n{:?}\n{changes:?}",
+            env!("CARGO_PKG_VERSION"),
+            (config.memory, config.source_paths),
+            self.names
+        );
+        blake3::hash(text.as_bytes()).to_hex().chars().take(STAMP).collect()
     }
 
     /// Plans for all files that name the source; an error for the first that names it where nothing can be rewritten.

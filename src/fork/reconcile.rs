@@ -127,6 +127,7 @@ impl Forks {
             recovered.finished = self.finish_publishing(&proof)?;
             recovered.staging = self.clear_staging()?;
         }
+        self.pool.load(&self.store)?;
         self.state().queue.requeue_running();
         self.unsettled.store(false, Ordering::SeqCst);
         recovered.dropped_refs = self.reconcile()?;
@@ -185,7 +186,7 @@ impl Forks {
             self.store.fs.fsync_dir(self.store.layout.instances())?;
             self.conclude(records, proof)?;
             // Whether the last process came to say so is not known.
-            unfinished.iter().filter_map(|r| self.request(&r.id)).for_each(|r| self.report_created(&r, None));
+            unfinished.iter().filter_map(|r| self.request(&r.id)).for_each(|r| self.report_created(&r, false, None));
         }
         Ok(finished)
     }

@@ -96,7 +96,8 @@ impl Reclaim {
         for (place, removal) in batch.iter().enumerate() {
             // One that is asked for twice goes once.
             let guard = guards.get_mut(&removal.id).and_then(Option::take);
-            let checked = guard.ok_or_else(|| StoreError::no_snapshot(&removal.id).into()).and_then(|guard| self.check(guard, &mut around));
+            let checked =
+                guard.ok_or_else(|| StoreError::no_snapshot(&removal.id).into()).and_then(|guard| self.check(guard, &proof, &mut around));
             match checked {
                 Ok((guard, known)) => {
                     answers.push(Ok(Removed { id: removal.id.clone(), trashed: PathBuf::new() }));
@@ -128,15 +129,20 @@ impl Reclaim {
         answers
     }
 
-    /// Whether a snapshot may go, under its lock. What must be done for each before its rename, and needs no more than its
-    /// metadata, belongs at the end of this.
-    fn check(&self, guard: SnapshotGuard, around: &mut Around) -> Result<(SnapshotGuard, Known), ReclaimError> {
+    /// Whether a snapshot may go, under its lock; then nothing is handed out of the pool any more that was made for it.
+    fn check(&self, guard: SnapshotGuard, proof: &RootProof, around: &mut Around) -> Result<(SnapshotGuard, Known), ReclaimError> {
         let id = guard.key();
         let known = self.store.known(id)?;
         let blocked = self.blocked(id, &known, around)?;
         if !blocked.why.is_empty() {
             return Err(ReclaimError::Blocked { id: id.clone(), blocked });
         }
+        let drain = || self.forks.pool().drain(&self.store, &guard, proof, "its snapshot was removed");
+        match drain() {
+            Err(e) if e.is_full() && self.store.drop_ballast() => drain()?,
+            // Whatever comes behind it fails: its forks are made again while the snapshot is there.
+            done => done?,
+        };
         Ok((guard, known))
     }
 

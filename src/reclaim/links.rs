@@ -6,12 +6,17 @@ use crate::ids::SnapshotId;
 use crate::store::Summary;
 use crate::store::fs::{Below, FileType, Found};
 use crate::store::layout::Layout;
+use crate::store::pool;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// How many names of each memory file are known, once somebody had to ask: for one batch of cuts, whose locks are held.
 #[derive(Debug, Default)]
-pub(super) struct KnownLinks(Option<HashMap<(u64, u64), u64>>);
+pub(super) struct KnownLinks {
+    counts: Option<HashMap<(u64, u64), u64>>,
+    /// They were counted once more, since what the pool drops is unlinked beside a cut.
+    again: bool,
+}
 
 impl Reclaim {
     /// A memory file of the snapshot with more names than snapshots and forks that we know have.
@@ -21,7 +26,14 @@ impl Reclaim {
         for memory in &summary.memory {
             let Some(meta) = self.store.fs.stat_below(&dir, &memory.path)? else { continue };
             if meta.links > 1 && meta.links > self.known_links(known, meta.file_id)? {
-                return Ok(Some(dir.join(&memory.path)));
+                // What the pool dropped may have been unlinked meanwhile: only a link that is there before and after is somebody's.
+                let now = self.store.fs.stat_below(&dir, &memory.path)?.map_or(0, |now| now.links);
+                if !std::mem::replace(&mut known.again, true) {
+                    known.counts = None;
+                }
+                if now.min(meta.links) > self.known_links(known, meta.file_id)? {
+                    return Ok(Some(dir.join(&memory.path)));
+                }
             }
         }
         Ok(None)
@@ -37,20 +49,25 @@ impl Reclaim {
         };
         let found = self.store.fs.walk(&mut below, &mut |_, _| false)?;
         let names_here = |file: &Found| found.iter().filter(|f| f.meta.file_id == file.meta.file_id).count() as u64;
-        let linked = found.iter().find(|f| f.meta.kind == FileType::Regular && f.meta.links > 1 && f.meta.links > names_here(f));
-        Ok(linked.map(|f| data.join(&f.path)))
+        for file in found.iter().filter(|f| f.meta.kind == FileType::Regular && f.meta.links > 1 && f.meta.links > names_here(f)) {
+            let pooled = pool::links(&self.store.fs, &self.store.layout, std::slice::from_ref(&file.path), file.meta.file_id)?;
+            if file.meta.links > names_here(file) + pooled {
+                return Ok(Some(data.join(&file.path)));
+            }
+        }
+        Ok(None)
     }
 
     /// How many names of an inode we know. They are all counted when the first file is asked for that has several names and
     /// no ref: a cut of many that share a file with each other and with forks must not walk everything for each of them.
     fn known_links(&self, known: &mut KnownLinks, file_id: (u64, u64)) -> Result<u64, ReclaimError> {
-        if known.0.is_none() {
-            known.0 = Some(self.count_links()?);
+        if known.counts.is_none() {
+            known.counts = Some(self.count_links()?);
         }
-        Ok(known.0.as_ref().and_then(|counts| counts.get(&file_id).copied()).unwrap_or(0))
+        Ok(known.counts.as_ref().and_then(|counts| counts.get(&file_id).copied()).unwrap_or(0))
     }
 
-    /// All names of memory files: in snapshots, in the cache, in the trash, and in forks.
+    /// All names of memory files: in snapshots, in the cache, in the trash, in forks, and in the ready pool.
     fn count_links(&self) -> Result<HashMap<(u64, u64), u64>, ReclaimError> {
         let summaries: Vec<_> = self.store.index().present().filter_map(|(_, known)| known.summary.clone()).collect();
         let mut counts = HashMap::new();
@@ -74,6 +91,9 @@ impl Reclaim {
         let scan = self.forks.scan()?;
         for (dir, _) in scan.carriers(&self.store.layout).into_values().flatten() {
             paths.iter().for_each(|path| count(&dir, path));
+        }
+        for tree in pool::trees(&self.store.fs, &self.store.layout)? {
+            paths.iter().for_each(|path| count(&tree, path));
         }
         Ok(counts)
     }

@@ -75,6 +75,10 @@ impl Reclaim {
         let (trash, root_trash) = (layout.trash(), layout.root_trash());
         let snapshots = self.store.trash_entries(&trash)?;
         let instances = if self.store.prove_root().is_ok() { self.store.trash_entries(&root_trash)? } else { Vec::new() };
+        if self.store.prove_root().is_ok() {
+            let paced = rules.pace.clone().map_or_else(|| self.store.fs.clone(), |pace| self.store.fs.paced(pace));
+            self.forks.pool().clear(&paced);
+        }
         let excess = self.excess(rules, &snapshots, &instances);
         let mut swept = Swept::default();
         let (due, waiting): (Vec<_>, Vec<_>) = snapshots.into_iter().chain(instances).partition(|entry| {
@@ -168,7 +172,9 @@ impl Reclaim {
             work();
         });
         // Forks that lay there needed their snapshots until now.
-        if departed.into_inner() && let Err(e) = self.forks.reconcile() {
+        if departed.into_inner()
+            && let Err(e) = self.forks.reconcile()
+        {
             self.store.events.emit(Event::PruneFailed { snapshot: String::new(), error: e.to_string() });
         }
         unlinked.into_inner()

@@ -105,6 +105,8 @@ pub struct Known {
     pub pins: u32,
     /// Whether its memory is packed, or what became of the attempt.
     pub compression: Option<Arc<Compression>>,
+    /// Forks that lie ready for it, as far as is known: they keep nothing.
+    pub pool: usize,
     /// Since when forks keep it past its expiry.
     pub pinned: Option<Pinned>,
     /// Why something about it cannot be told: it must stay.

@@ -312,6 +312,36 @@ impl Layout {
         self.fork_staging().join(fork)
     }
 
+    /// Forks made ahead of need.
+    #[must_use]
+    pub fn pool(&self) -> PathBuf {
+        self.root_area().join("pool")
+    }
+
+    /// Those of one snapshot.
+    #[must_use]
+    pub fn pool_of(&self, id: &SnapshotId) -> PathBuf {
+        self.pool().join(id)
+    }
+
+    /// One of them, whole or being made.
+    #[must_use]
+    pub fn pool_entry(&self, id: &SnapshotId, name: &str) -> PathBuf {
+        self.pool_of(id).join(name)
+    }
+
+    /// A snapshot's entries that were taken out of the pool together, and are to be unlinked.
+    #[must_use]
+    pub fn pool_drained(&self, name: &ForkId) -> PathBuf {
+        self.pool().join(format!(".drained-{name}"))
+    }
+
+    /// An entry that was taken out of the pool, and is to be unlinked.
+    #[must_use]
+    pub fn pool_gone(&self, name: &ForkId) -> PathBuf {
+        self.pool().join(format!(".gone-{name}"))
+    }
+
     /// Instances replaced by `restore` or removed by `unfork`.
     #[must_use]
     pub fn root_trash(&self) -> PathBuf {

@@ -19,6 +19,7 @@ mod load;
 pub mod manifest;
 mod open;
 mod packing;
+pub mod pool;
 pub mod probe;
 mod records;
 pub mod root;

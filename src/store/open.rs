@@ -13,6 +13,7 @@ use crate::ids::{InstanceId, SnapshotId};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 /// What a store is opened with.
@@ -57,6 +58,8 @@ pub struct Store {
     /// One at a time makes the raw files of a packed snapshot; taken before the snapshot's lock.
     pub thaw_locks: KeyedLocks<SnapshotId>,
     reflinks: OnceLock<bool>,
+    /// How often snapshots came, went or changed their state.
+    changes: AtomicU64,
     _lock: Option<Flock<File>>,
 }
 
@@ -121,6 +124,7 @@ impl Store {
             packing: super::packing::Packing::default(),
             thaw_locks: KeyedLocks::default(),
             reflinks: OnceLock::new(),
+            changes: AtomicU64::new(0),
             fs,
             _lock: lock,
         }))
@@ -144,7 +148,20 @@ impl Store {
     }
 
     pub(super) fn change<T>(&self, id: &SnapshotId, change: impl FnOnce(&mut Known) -> T) -> T {
-        self.index_mut().change(id, change)
+        let mut index = self.index_mut();
+        let standing = |index: &Index| index.get(id).map(|known| (known.present, known.summary.is_some(), known.state()));
+        let before = standing(&index);
+        let result = index.change(id, change);
+        if before != standing(&index) {
+            self.changes.fetch_add(1, Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// A number that differs if snapshots came, went or changed their state since: for who would look at all of them again.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
     }
 
     /// Waits for a snapshot's lock.

@@ -367,6 +367,7 @@ impl Store {
             known.bad_manifest = None;
             known.pinned = None;
             known.compression = None;
+            known.pool = 0;
         });
     }
 

@@ -22,6 +22,11 @@ pub(super) struct SizeCache(Mutex<HashMap<SnapshotId, (Duration, u64)>>);
 /// # Errors
 /// [`FsError`] if something in the tree cannot be examined.
 pub fn reclaimable(fs: &Fs, root: &Path) -> Result<u64, FsError> {
+    reclaimable_beside(fs, root, &|_, _| Ok(0))
+}
+
+/// The same, where a file has so many names (by path and inode) that go with the tree.
+fn reclaimable_beside(fs: &Fs, root: &Path, beside: &dyn Fn(&Path, (u64, u64)) -> Result<u64, FsError>) -> Result<u64, FsError> {
     let mut below = match Below::open(fs, root) {
         Ok(below) => below,
         Err(e) if e.is_not_found() => return Ok(0),
@@ -36,7 +41,10 @@ pub fn reclaimable(fs: &Fs, root: &Path) -> Result<u64, FsError> {
             _ => names.entry(file.meta.file_id).or_insert((0, file)).0 += 1,
         }
     }
-    for (count, file) in names.into_values().filter(|(count, file)| file.meta.links <= *count) {
+    for (count, file) in names.into_values() {
+        if file.meta.links > count && file.meta.links > count + beside(&file.path, file.meta.file_id)? {
+            continue;
+        }
         let allocated = file.meta.allocated;
         // A file of ours that others write to at this moment is measured as it was.
         let shared = if file.meta.kind == FileType::Regular && allocated > 0 { shared(fs, &mut below, &file.path)? } else { 0 };
@@ -82,7 +90,13 @@ impl Store {
             debug_assert!(*at <= now, "the boot clock does not step");
             return Ok(*bytes);
         }
-        let mut bytes = reclaimable(&self.fs, &self.layout.snapshot(id))?;
+        let pooled = self.index().get(id).map_or(0, |known| known.pool);
+        // The ready pool's links of memory go with the snapshot.
+        let in_pool = |path: &Path, file_id| match (pooled, path.strip_prefix("data")) {
+            (1.., Ok(path)) => super::pool::links(&self.fs, &self.layout, &[path.to_owned()], file_id),
+            _ => Ok(0),
+        };
+        let mut bytes = reclaimable_beside(&self.fs, &self.layout.snapshot(id), &in_pool)?;
         if self.packed(id).is_some() {
             bytes += reclaimable(&self.fs, &self.layout.cache_of(id))?;
         }

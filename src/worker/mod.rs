@@ -44,6 +44,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+/// How long `once` begins forks for the ready pool.
+const FILL_ONCE: Duration = Duration::from_secs(30);
+
 /// What a worker is opened with, besides its configuration.
 #[derive(Debug, Clone)]
 pub struct Surroundings {
@@ -138,6 +141,7 @@ impl Worker {
         let store = Store::open(&around.options(&config))?;
         let (forks, torn_bytes) = Forks::open(Arc::clone(&store), config.fork, config.threads);
         let forks = Arc::new(forks);
+        forks.configure_pool(config.pool.clone());
         let recovered = forks.recover()?;
         let staging = store.clear_staging()? + recovered.staging;
         importing::finish(&store)?;
@@ -207,6 +211,7 @@ impl Worker {
     /// Puts another configuration into force. Store, instances root, socket and threads stay what they were.
     pub fn reload(&self, config: Config) {
         self.forks.configure(config.fork);
+        self.forks.configure_pool(config.pool.clone());
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
         self.rejected.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.schedules.reconsider();
@@ -221,6 +226,7 @@ impl Worker {
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::SeqCst);
         self.forks.wake();
+        self.forks.pool().wake();
     }
 
     fn flow(&self) -> Flow<'_> {
@@ -273,7 +279,7 @@ impl Worker {
         }
     }
 
-    /// Everything that is due now, once: slots, the queue, pruning, the trash.
+    /// Everything that is due now, once: slots, the queue, pruning, the trash, and then the ready pool for half a minute.
     ///
     /// # Errors
     /// [`Problem`] if the queue or the trash cannot be worked on. Slots that failed are in ledger and log; the number
@@ -285,6 +291,8 @@ impl Worker {
         self.sweep()?;
         self.forks.compact().map_err(|e| problem_of_fork(&e))?;
         self.compress_due_aside();
+        // Behind everything that somebody waits for, and not so long that the next one would come too late.
+        self.forks.fill_pool_once(&self.stopping, FILL_ONCE);
         Ok(failed)
     }
 

@@ -11,6 +11,7 @@ use super::view::{
 use super::{Surroundings, clock, planning, problem_of_fork, problem_of_store, selection, status, trashed};
 use crate::config::Config;
 use crate::fork::Forks;
+use crate::fork::pool::PoolCounts;
 use crate::fork::queue::{Queue, Request};
 use crate::ids::{ForkId, HoldName, InstanceId};
 use crate::policy::Candidate;
@@ -31,6 +32,7 @@ pub struct Reader {
     queue: Result<Queue, String>,
     ledger: Ledger,
     scan: Arc<Scan>,
+    pool: PoolCounts,
     progress: Arc<dyn Progress + Send + Sync>,
 }
 
@@ -47,7 +49,8 @@ impl Reader {
             Ok(_) => scan(&store.fs, &store.layout, &mut ScanCache::default()).unwrap_or_default(),
             Err(_) => Scan::default(),
         };
-        Ok(Self { store, config: Arc::new(config), queue, ledger, scan: Arc::new(scan), progress })
+        let pool = crate::fork::pool::look(&store);
+        Ok(Self { store, config: Arc::new(config), queue, ledger, scan: Arc::new(scan), pool, progress })
     }
 }
 
@@ -72,6 +75,9 @@ impl Sight for Reader {
     }
     fn candidates(&self) -> Vec<Candidate> {
         selection::candidates(&self.store, &self.config, &self.scan, &mut TagCache::default()).0
+    }
+    fn pool(&self) -> PoolCounts {
+        self.pool
     }
     fn clock(&self) -> ClockView {
         clock::look_once(&self.store, self.config.wait_for_sync)

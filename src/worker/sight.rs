@@ -5,6 +5,7 @@ use super::backend::Answer;
 use super::problem::{Problem, ProblemKind};
 use super::view::{ClockView, ForkView, ForkViews, SnapshotFilter, SnapshotView, Snapshots, UnreadableSnapshot};
 use crate::config::Config;
+use crate::fork::pool::PoolCounts;
 use crate::fork::queue::Request;
 use crate::ids::{InstanceId, SnapshotId, SnapshotName};
 use crate::policy::Candidate;
@@ -43,6 +44,8 @@ pub(super) trait Sight {
     fn fallbacks(&self) -> u64 {
         0
     }
+    /// What the ready pool holds.
+    fn pool(&self) -> PoolCounts;
     /// What is thought of the wall clock.
     fn clock(&self) -> ClockView;
     /// When the worker started, if this is one.
@@ -100,7 +103,7 @@ pub(super) fn view(store: &Store, summary: &Summary, known: &Known, max_age: Dur
         allocated_bytes: compression.allocated_bytes,
         reclaimable_bytes: store.reclaimable_bytes(&summary.id, max_age).unwrap_or(0),
         ref_count: known.refs.len() as u64,
-        pool_count: 0,
+        pool_count: known.pool as u64,
         holds: known.holds.iter().cloned().collect(),
         compression_state: compression.state.to_owned(),
         compressed_size_bytes: compression.packed_bytes,

@@ -1,7 +1,7 @@
 //! `status`: the worker, and how each policy does with each instance.
 
 use super::sight::Sight;
-use super::view::{PolicyStatus, StatusView, WorkerView};
+use super::view::{PolicyStatus, PoolView, StatusView, WorkerView};
 use crate::ids::InstanceId;
 use crate::policy::cadence::{Due, LedgerEntry, due};
 use crate::policy::{Candidate, InstanceTags, Policy, Selected};
@@ -56,8 +56,16 @@ fn worker(sight: &dyn Sight) -> WorkerView {
         snapshots,
         forks,
         memory_fallbacks: sight.fallbacks(),
+        pool: pool(sight),
         pending: sight.requests().iter().filter(|r| !r.state.is_final()).count() as u64,
     }
+}
+
+/// Nothing where nobody asks for a pool, and there is none.
+fn pool(sight: &dyn Sight) -> Option<PoolView> {
+    let counts = sight.pool();
+    let is_asked_for = !sight.config().pool.rules.is_empty();
+    (is_asked_for || counts.ready > 0).then_some(PoolView { ready: counts.ready, wanted: counts.wanted, bytes: counts.bytes })
 }
 
 fn no_instances(policy: &Policy) -> PolicyStatus {

@@ -14,6 +14,7 @@ use super::{Worker, planning, problem_of_fork, problem_of_store, status, trashed
 use crate::config::Config;
 use crate::driver::Plain;
 use crate::event::Event;
+use crate::fork::pool::PoolCounts;
 use crate::fork::queue::{Ask, Naming, Request};
 use crate::ids::{ForkId, ForkName, HoldName, InstanceId, SnapshotId};
 use crate::policy::cadence::LedgerEntry;
@@ -61,6 +62,9 @@ impl Sight for Worker {
     }
     fn clock(&self) -> ClockView {
         self.clock.look(&self.store, Worker::config(self).wait_for_sync)
+    }
+    fn pool(&self) -> PoolCounts {
+        self.forks.pool().counts()
     }
     fn fallbacks(&self) -> u64 {
         self.forks.fallbacks()

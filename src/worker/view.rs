@@ -285,6 +285,20 @@ pub struct WorkerView {
     /// Compressed snapshots that have some there.
     #[serde(default)]
     pub cache_snapshots: u64,
+    /// The ready pool, if there is to be one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pool: Option<PoolView>,
+}
+
+/// The ready pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolView {
+    /// Forks that lie ready.
+    pub ready: u64,
+    /// Forks that the configuration asks for; 0 where no worker runs that knows.
+    pub wanted: u64,
+    /// Bytes that the ready ones take by themselves, likewise.
+    pub bytes: u64,
 }
 
 /// How a policy does with one instance.

@@ -2,10 +2,10 @@
 
 mod api;
 mod cli;
-mod cut;
 mod compress;
 mod compress_faults;
 mod compress_races;
+mod cut;
 mod disk;
 mod faults;
 mod faults_behind;
@@ -27,6 +27,8 @@ mod oracle_restic;
 mod others;
 mod pairs;
 mod planning;
+mod pool;
+mod pool_faults;
 mod powercut;
 mod quarantine;
 mod quiet;

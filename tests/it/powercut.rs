@@ -50,14 +50,15 @@ fn rig(fs_: &Mounted) -> Rig {
     fs::create_dir(beside.path().join("store")).unwrap();
     let text = format!(
         "[store]\npath = \"{}\"\ninstances = \"{}\"\n[api]\nsocket = \"{}\"\n[prune]\nevery = \"1s\"\n[trash]\ngrace = \"0s\"\n\
-         [[policy]]\nname = \"gold\"\ninstances = [\"golden\"]\nevery = \"1s\"\n[policy.keep]\nlast = 2\n",
+         [[policy]]\nname = \"gold\"\ninstances = [\"golden\"]\nevery = \"1s\"\n[policy.keep]\nlast = 2\n\
+         [[prefork]]\ninstances = [\"golden\"]\ntags = {{ pool = \"yes\" }}\nready = 6\n",
         world.store.display(),
         world.vms.display(),
         beside.path().join("store/snapkeep.sock").display()
     );
     fs::write(&program.config, text).unwrap();
     program.ok("init");
-    program.ok("snapshot golden --name base");
+    program.ok("snapshot golden --name base --tag pool=yes");
     sync(&fs_.path);
     Rig { program, world, _beside: beside }
 }

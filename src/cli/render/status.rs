@@ -2,6 +2,7 @@
 
 use super::{BAD, GOOD, ODD, block, paint, table};
 use crate::cli::words::{age, count, size, span};
+use crate::config::show_size;
 use crate::worker::view::{PolicyStatus, StatusView, WorkerView};
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -70,6 +71,11 @@ fn worker(w: &WorkerView, now: DateTime<Utc>) -> String {
     }
     if w.cache_snapshots > 0 {
         pairs.push(("cache", format!("{} of raw memory, of {}", size(w.cache_bytes), count(w.cache_snapshots, "compressed snapshot"))));
+    }
+    if let Some(pool) = &w.pool {
+        let wanted =
+            if w.running { format!(" of {} ready, {} of their own", pool.wanted, show_size(pool.bytes)) } else { " ready".to_owned() };
+        pairs.push(("pool", format!("{}{wanted}", pool.ready)));
     }
     if let Some(why) = w.clock.as_ref().and_then(|clock| clock.why.as_ref()) {
         pairs.push(("clock", paint(ODD, &format!("not believed, so nothing is removed by age: {why}"))));

@@ -2,6 +2,7 @@
 
 use super::*;
 
+mod prefork;
 mod values;
 
 const SAMPLE: &str = include_str!("../../../config/snapkeep.toml");

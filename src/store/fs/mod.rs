@@ -3,6 +3,7 @@
 //! Each call that changes something asks the [`Gate`] first. The real program has none; tests put one in that fails
 //! or stops everything at the nth call. Nothing here knows what a snapshot is, decides anything, or retries.
 
+pub mod background;
 mod below;
 mod beneath;
 mod gate;
@@ -200,6 +201,13 @@ impl Fs {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_APPEND;
         let mode = Mode::from_bits_truncate(0o600);
         self.change(Op::Create, path.into(), |p| beneath::open(p, flags, mode)).map(File::from)
+    }
+
+    /// Opens an empty file of ours that is to get its contents now, never one that was ever linked.
+    pub fn open_to_fill<'a>(&self, at: impl Into<Place<'a>>) -> Result<File> {
+        let at = at.into();
+        let fd = beneath::open(at, OFlag::O_RDWR | OFlag::O_NONBLOCK, Mode::empty()).map_err(|e| at.failed(Op::Open, e))?;
+        Ok(File::from(fd))
     }
 
     /// Writes all of `bytes` at the file's position; `path` is for the error only.

@@ -8,6 +8,7 @@ mod forks;
 mod inodes;
 pub mod log;
 mod packed;
+mod pool;
 mod records;
 pub mod repair;
 mod report;
@@ -60,6 +61,7 @@ pub fn verify_with(fs: &Fs, layout: &Layout, journal_unfinished: &HashSet<ForkId
     check.holds();
     check.marks();
     if forks.is_some() {
+        check.pool();
         check.shared();
         check.unknown_links();
     }

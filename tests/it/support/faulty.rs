@@ -89,7 +89,11 @@ impl Faulty {
     pub fn not_durable(&self) -> Vec<PathBuf> {
         let state = self.state();
         // A doomed name need not be durable before the first file below it goes, which `after` sees to.
-        let is_built = |path: &&PathBuf| !path.components().any(|c| c.as_os_str() == "staging") && doomed(path).as_ref() != Some(*path);
+        // What was taken out of the pool may come back: then it is dropped again.
+        let is_nothing = |part: &std::ffi::OsStr| {
+            part == "staging" || part.as_encoded_bytes().starts_with(b".gone-") || part.as_encoded_bytes().starts_with(b".drained-")
+        };
+        let is_built = |path: &&PathBuf| !path.components().any(|c| is_nothing(c.as_os_str())) && doomed(path).as_ref() != Some(*path);
         state.names.iter().chain(&state.files).filter(is_built).cloned().collect()
     }
 

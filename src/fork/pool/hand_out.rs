@@ -1,0 +1,259 @@
+//! Handing out: an entry of the pool becomes a fork by one rename into staging and a few small writes.
+//!
+//! Files that carry names or paths lie in an entry empty, so that no directory changes when they get their contents and only
+//! they are to be synced. Everything else of an entry is looked at, not read: what is not as it was made is dropped.
+
+use super::Pool;
+use crate::event::Event;
+use crate::fork::ForkError;
+use crate::fork::build::{Built, Fresh, record, why_not};
+use crate::fork::queue::Request;
+use crate::fork::recipe::Recipe;
+use crate::fork::rewrite;
+use crate::snapshot::materialize::{Made, MaterializeError, MemoryUsed, apply_meta};
+use crate::store::Store;
+use crate::store::fs::{Below, FileType, Fs, FsError, Meta};
+use crate::store::layout::{Layout, OURS};
+use crate::store::manifest::{Entry, FileNode, Node};
+use crate::store::pool::{PoolName, Way};
+use nix::errno::Errno;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What was written into an entry when it was handed out: the rest of it is durable.
+#[derive(Debug, Default)]
+pub(in crate::fork) struct Written {
+    files: Vec<PathBuf>,
+    dirs: Vec<PathBuf>,
+}
+
+impl Written {
+    /// The files, below the fork.
+    pub(in crate::fork) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(PathBuf::as_path)
+    }
+
+    /// How many files and directories.
+    pub(in crate::fork) fn count(&self) -> usize {
+        self.files.len() + self.dirs.len()
+    }
+
+    /// Makes it durable.
+    pub(in crate::fork) fn sync(&self, fs: &Fs, staged: &Path) -> Result<(), FsError> {
+        let mut below = Below::open(fs, staged)?;
+        for path in &self.files {
+            let file = fs.open_file(below.place(path)?)?;
+            fs.fsync(&file, &below.path_of(path))?;
+        }
+        for path in &self.dirs {
+            let dir = below.dir(path)?;
+            fs.fsync(dir, dir.path())?;
+        }
+        Ok(())
+    }
+}
+
+/// What a fork has of its own: made before an entry is claimed, so that a name that cannot be written costs none.
+struct Own<'r> {
+    record: Vec<u8>,
+    files: Vec<(&'r Entry, Vec<u8>)>,
+    links: Vec<(&'r Entry, OsString)>,
+}
+
+/// Makes a fork of an entry, whole in `staged`; `None` if there is no entry for it.
+pub(in crate::fork) fn hand_out(
+    store: &Store,
+    pool: &Pool,
+    recipe: &Arc<Recipe>,
+    request: &Request,
+    staged: &Path,
+) -> Result<Option<Built>, ForkError> {
+    let id = &request.snapshot_id;
+    if !pool.has(id, &recipe.stamp) {
+        return Ok(None);
+    }
+    let own = Own::of(store, recipe, request)?;
+    while let Some(name) = pool.claim(store, id, &recipe.stamp) {
+        let entry = store.layout.pool_entry(id, &name.to_string());
+        match store.fs.rename_new(&entry, staged) {
+            Ok(()) => {}
+            // Somebody removed it: nobody has it.
+            Err(e) if e.is_not_found() => continue,
+            Err(e) => {
+                pool.leave(entry);
+                return Err(e.into());
+            }
+        }
+        match check(store, recipe, &name, staged) {
+            Ok(()) => {
+                let written = own.write(store, staged, recipe)?;
+                return Ok(Some(built(&name, written, recipe)));
+            }
+            Err(why) => {
+                store.events.emit(Event::PoolDamaged { snapshot: id.clone(), entry: name.to_string(), why });
+                pool.discard(store, staged)?;
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn built(name: &PoolName, written: Written, recipe: &Arc<Recipe>) -> Built {
+    Built {
+        memory: match name.memory {
+            Way::None => MemoryUsed::None,
+            Way::Linked => MemoryUsed::Hardlink,
+            Way::Reflinked => MemoryUsed::Reflink,
+            Way::Copied => MemoryUsed::Copied,
+        },
+        disk: match name.disk {
+            Way::None | Way::Linked => "none",
+            Way::Reflinked => "reflink",
+            Way::Copied => "copied",
+        },
+        fell_back: name.fell_back.map(|errno| Errno::from_raw(errno).desc().to_owned()),
+        fresh: Fresh::Only(written),
+        recipe: Arc::clone(recipe),
+        is_unpacked: false,
+    }
+}
+
+impl Pool {
+    /// Takes an entry that is in staging out of the way. What cannot be renamed is unlinked here: its place is needed.
+    fn discard(&self, store: &Store, staged: &Path) -> Result<(), FsError> {
+        let gone = store.layout.pool_gone(&crate::ids::ForkId::generate());
+        if store.fs.rename_new(staged, &gone).is_ok() {
+            self.leave(gone);
+            return Ok(());
+        }
+        store.fs.remove_tree(staged)
+    }
+}
+
+impl<'r> Own<'r> {
+    fn of(store: &Store, recipe: &'r Recipe, request: &Request) -> Result<Self, ForkError> {
+        let target = store.layout.instance(&request.name.clone().into());
+        let mut own = Self { record: record(store, request)?, files: Vec::new(), links: Vec::new() };
+        for entry in &recipe.entries {
+            let path = entry.path.as_path();
+            match &entry.node {
+                Node::File(_) => {
+                    let Some((plan, bytes)) = recipe.changes.get(path) else { continue };
+                    let refused = |e: rewrite::RewriteError| MaterializeError::Refused { path: path.to_owned(), why: e.to_string() };
+                    let bytes = rewrite::rewrite(bytes, plan, &recipe.names, &target).map_err(refused).map_err(why_not)?;
+                    own.files.push((entry, bytes));
+                }
+                Node::Symlink(link) if recipe.repoint => {
+                    let new = rewrite::repoint_symlink(path, link.as_os_str(), &recipe.names, &target);
+                    own.links.extend(new.map(|new| (entry, new)));
+                }
+                _ => {}
+            }
+        }
+        Ok(own)
+    }
+
+    /// Writes it into the entry. The calls for a file are those by which a fork without a pool gets it, so that they come out
+    /// the same.
+    fn write(&self, store: &Store, staged: &Path, recipe: &Recipe) -> Result<Written, ForkError> {
+        let fs = &store.fs;
+        let as_root = nix::unistd::geteuid().is_root();
+        let mut dest = Below::open(fs, staged)?;
+        let mut written = Written::default();
+        let record = Layout::fork_record_in(Path::new(""));
+        let file = fs.open_to_fill(dest.place(&record)?)?;
+        fs.write_at(&file, &dest.path_of(&record), &self.record, 0)?;
+        written.files.push(record);
+        for (entry, bytes) in &self.files {
+            let path = entry.path.as_path();
+            let place = dest.place(path)?;
+            let file = fs.open_to_fill(place)?;
+            let now = fs.stat_open(&file, path)?;
+            fs.write_at(&file, &place.path(), bytes, 0)?;
+            apply_meta(fs, place, &file, entry, Made { owner: (now.uid, now.gid), mode: now.mode, as_root, set_mtime: false })?;
+            written.files.push(path.to_owned());
+        }
+        for (entry, target) in &self.links {
+            point(fs, &mut dest, (entry, target), as_root)?;
+            let parent = entry.path.as_path().parent().unwrap_or(Path::new("")).to_owned();
+            if !written.dirs.contains(&parent) {
+                written.dirs.push(parent);
+            }
+        }
+        if !self.links.is_empty() {
+            for entry in recipe.entries.iter().filter(|e| written.dirs.iter().any(|dir| dir == e.path.as_path())) {
+                fs.set_mtime(dest.place(entry.path.as_path())?, entry.mtime_ns)?;
+            }
+            written.dirs.push(PathBuf::from(OURS));
+        }
+        Ok(written)
+    }
+}
+
+/// Puts a link with another target in the place of one. It is made in our own directory: there it belongs to whom it would
+/// belong to without a pool, whatever bits the other one has by now.
+fn point(fs: &Fs, dest: &mut Below<'_>, (entry, target): (&Entry, &OsStr), as_root: bool) -> Result<(), FsError> {
+    let temp = Path::new(OURS).join("link");
+    {
+        let place = dest.place(&temp)?;
+        fs.symlink(target, place)?;
+        let made = fs.stat(place)?;
+        if as_root && (made.uid, made.gid) != (entry.uid, entry.gid) {
+            fs.set_owner(place, entry.uid, entry.gid)?;
+        }
+        fs.set_mtime(place, entry.mtime_ns)?;
+    }
+    let mut from = Below::open(fs, dest.root().path())?;
+    fs.rename_over(from.place(&temp)?, dest.place(entry.path.as_path())?)
+}
+
+/// Whether an entry is as it was made, by what its files look like: nothing is read. In words why not.
+///
+/// It sees whatever was added, removed, renamed, written, linked to or given another owner or mode. It does not see who wrote
+/// contents and then set the old time, nor other extended attributes.
+fn check(store: &Store, recipe: &Recipe, name: &PoolName, staged: &Path) -> Result<(), String> {
+    let fs = &store.fs;
+    let is_root = nix::unistd::geteuid().is_root();
+    let text = |e: FsError| e.to_string();
+    let mut dest = Below::open(fs, staged).map_err(text)?;
+    let mut data = Below::open(fs, &recipe.data).map_err(text)?;
+    let mut look = |path: &Path| fs.stat(dest.place(path)?);
+    let record = look(&Layout::fork_record_in(Path::new(""))).map_err(text)?;
+    if !is_empty(&record, 1) {
+        return Err("its place for the record is not empty".to_owned());
+    }
+    for entry in &recipe.entries {
+        let path = entry.path.as_path();
+        let now = look(path).map_err(text)?;
+        let names = recipe.names_in_tree.get(path).copied().unwrap_or(1);
+        let same = match &entry.node {
+            Node::File(_) if recipe.changes.contains_key(path) => is_empty(&now, names),
+            Node::File(FileNode { memory: true, .. }) if name.memory == Way::Linked => {
+                let there = data.place(path).and_then(|place| fs.stat(place)).map_err(text)?;
+                there.file_id == now.file_id && entry.is_unchanged(&now)
+            }
+            Node::File(_) => entry.is_unchanged(&now) && now.links == names && has_meta(&now, entry, is_root),
+            Node::Dir => now.kind == FileType::Directory && now.mtime_ns == entry.mtime_ns && has_meta(&now, entry, is_root),
+            Node::Symlink(target) => {
+                let length = target.as_os_str().as_bytes().len() as u64;
+                now.kind == FileType::Symlink && now.size == length && now.mtime_ns == entry.mtime_ns
+            }
+            Node::Hardlink(first) => look(first.as_path()).map_err(text)?.file_id == now.file_id,
+        };
+        if !same {
+            return Err(format!("{} is not as it was made", if path.as_os_str().is_empty() { staged } else { path }.display()));
+        }
+    }
+    Ok(())
+}
+
+fn is_empty(file: &Meta, names: u64) -> bool {
+    file.kind == FileType::Regular && file.size == 0 && file.links == names
+}
+
+/// Owner and mode; without the right to give files away neither owner nor set-id bits are what the manifest says.
+fn has_meta(now: &Meta, entry: &Entry, is_root: bool) -> bool {
+    if is_root { (now.mode, now.uid, now.gid) == (entry.mode, entry.uid, entry.gid) } else { (now.mode ^ entry.mode) & 0o777 == 0 }
+}
