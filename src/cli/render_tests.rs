@@ -32,6 +32,7 @@ fn view(n: u8, refs: u64) -> SnapshotView {
         pool_count: 0,
         holds: if n == 1 { vec![HoldName::parse("release").unwrap()] } else { vec![] },
         compression_state: "none".into(),
+        digests: "there".into(),
         imported_from: None,
         tags_unread: None,
         quarantined_because: None,

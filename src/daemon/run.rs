@@ -104,6 +104,7 @@ impl Daemon {
             threads::fork_runner(Arc::clone(&self.worker))?,
             threads::root_watcher(Arc::clone(&self.worker), Arc::clone(&self.prune))?,
             threads::scrubber(Arc::clone(&self.worker))?,
+            threads::hasher(Arc::clone(&self.worker))?,
         ];
         let mut metronome = self.metronome().await?;
         let mut tasks = JoinSet::new();

@@ -1,6 +1,8 @@
-//! Plain threads beside the async edge: one makes forks, one listens to the instances root, one compares digests.
+//! Plain threads beside the async edge: one makes forks, one listens to the instances root, one compares digests, and one
+//! makes those that are pending.
 
 use crate::event::Event;
+use crate::store::fs::sys::lower_priority;
 use crate::store::watch::{News, RootWatch};
 use crate::worker::Worker;
 use std::sync::Arc;
@@ -38,6 +40,18 @@ pub(super) fn scrubber(worker: Arc<Worker>) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("scrub".to_owned()).spawn(move || {
         while !worker.stopping.load(Ordering::SeqCst) {
             if !worker.scrub_next() {
+                std::thread::sleep(LOOK);
+            }
+        }
+    })
+}
+
+/// Makes digests that are pending until the worker stops, one snapshot at a time and behind everybody else.
+pub(super) fn hasher(worker: Arc<Worker>) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("digests".to_owned()).spawn(move || {
+        lower_priority();
+        while !worker.stopping.load(Ordering::SeqCst) {
+            if !worker.hash_next() {
                 std::thread::sleep(LOOK);
             }
         }

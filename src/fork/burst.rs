@@ -1,7 +1,7 @@
 //! The protocols *build* and *fail*: a burst does each step for all before the next. Build in staging; one sync; journal
 //! `publishing`; rename all, sync the parent; journal `done`. Nothing is visible before it is durable.
 
-use super::build::{self, Built};
+use super::build::{self, Built, Crew};
 use super::queue::{Record, Request};
 use super::{ForkError, Forks};
 use crate::event::Event;
@@ -124,17 +124,18 @@ impl Forks {
     /// Step 1, on all threads: whoever is free takes the next request.
     fn build_all(&self, requests: Vec<Request>, cancelled: &AtomicBool) -> Vec<Outcome> {
         let next = AtomicUsize::new(0);
+        let threads = self.threads.min(requests.len()).max(1);
+        // A lone fork's disk is copied on all threads, and many forks one on each.
+        let crew = Crew { threads: (self.threads / threads).max(1), progress: self.watcher.get(), cancelled };
         let work = || {
             let mut mine = Vec::new();
             while let Some(request) = requests.get(next.fetch_add(1, Ordering::SeqCst)) {
-                let built = self
-                    .recipe(&request.snapshot_id)
-                    .and_then(|recipe| build::build(&self.store, &recipe, self.config(), request, cancelled));
+                let built =
+                    self.recipe(&request.snapshot_id).and_then(|recipe| build::build(&self.store, &recipe, self.config(), request, crew));
                 mine.push((request.clone(), built));
             }
             mine
         };
-        let threads = self.threads.min(requests.len());
         if threads <= 1 {
             return work();
         }

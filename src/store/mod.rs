@@ -5,6 +5,7 @@
 
 mod ballast;
 pub mod counters;
+pub mod digests;
 pub mod fs;
 pub mod index;
 pub mod instances;

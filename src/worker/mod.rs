@@ -5,6 +5,7 @@ pub mod backend;
 mod checking;
 mod clock;
 mod due;
+mod hashing;
 pub mod importing;
 mod pinned;
 mod planning;
@@ -33,7 +34,7 @@ use crate::schedule::{Job, LedgerError, Schedules};
 use crate::snapshot::copy::{Flow, Progress};
 use crate::snapshot::space::shortage;
 use crate::snapshot::take::How;
-use crate::store::fs::Fs;
+use crate::store::fs::{CopyRate, Fs};
 use crate::store::instances::Scan;
 use crate::store::{OpenOptions, Store, StoreError};
 use chrono::{DateTime, Utc};
@@ -110,6 +111,10 @@ pub struct Worker {
     selection: Mutex<selection::Selection>,
     /// The pass of the background check.
     scrub: Mutex<scrub::Pass>,
+    /// Digests that are made after snapshots were published.
+    hashing: hashing::Hashing,
+    /// How fast all copies together may go.
+    copy_rate: Arc<CopyRate>,
     /// Who looks at the trash, if somebody does so in the background.
     sweeper: std::sync::OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// No new work is to begin.
@@ -132,9 +137,12 @@ impl Worker {
     /// [`WorkerError`]; [`StoreError::Busy`] if another worker has the store.
     pub fn open(config: Config, around: &Surroundings, progress: Arc<dyn Progress + Send + Sync>) -> Result<Arc<Self>, WorkerError> {
         let began = around.clock.since_boot();
-        let store = Store::open(&around.options(&config))?;
+        let copy_rate = Arc::new(CopyRate::new(Arc::clone(&around.clock), config.copy_rate));
+        let fs = around.fs.with_copy_rate(Arc::clone(&copy_rate));
+        let store = Store::open(&OpenOptions { fs, ..around.options(&config) })?;
         let (forks, torn_bytes) = Forks::open(Arc::clone(&store), config.fork, config.threads);
         let forks = Arc::new(forks);
+        forks.watch(Arc::clone(&progress));
         let recovered = forks.recover()?;
         let staging = store.clear_staging()? + recovered.staging;
         importing::finish(&store)?;
@@ -163,6 +171,8 @@ impl Worker {
             importing: Mutex::default(),
             selection: Mutex::default(),
             scrub: Mutex::default(),
+            hashing: hashing::Hashing::default(),
+            copy_rate,
             sweeper: std::sync::OnceLock::new(),
             stopping: Arc::default(),
             cancelled: AtomicBool::new(false),
@@ -199,6 +209,7 @@ impl Worker {
     /// Puts another configuration into force. Store, instances root, socket and threads stay what they were.
     pub fn reload(&self, config: Config) {
         self.forks.configure(config.fork);
+        self.copy_rate.set(config.copy_rate);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
         self.rejected.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.schedules.reconsider();
@@ -247,7 +258,14 @@ impl Worker {
     }
 
     fn how<'a>(&'a self, config: &'a Config, driver: &'a Plain) -> How<'a> {
-        How { driver, skip: &config.skip, memory_names: &config.driver.memory_names, reserve: config.reserve, flow: self.flow() }
+        How {
+            driver,
+            skip: &config.skip,
+            memory_names: &config.driver.memory_names,
+            reserve: config.reserve,
+            digests: config.digests,
+            flow: self.flow(),
+        }
     }
 
     /// Reads the instances root again: for changes that nobody was told of.
@@ -265,7 +283,8 @@ impl Worker {
         }
     }
 
-    /// Everything that is due now, once: slots, the queue, pruning, the trash.
+    /// Everything that is due now, once: slots, the queue, pruning, the trash. Digests that are pending are the caller's to
+    /// ask for ([`Worker::hash_all`]).
     ///
     /// # Errors
     /// [`Problem`] if the queue or the trash cannot be worked on. Slots that failed are in ledger and log; the number

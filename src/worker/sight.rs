@@ -101,6 +101,7 @@ pub(super) fn view(store: &Store, summary: &Summary, known: &Known, max_age: Dur
         pool_count: 0,
         holds: known.holds.iter().cloned().collect(),
         compression_state: "none".to_owned(),
+        digests: if summary.digests_pending { "pending" } else { "there" }.to_owned(),
         imported_from: summary.imported.as_ref().map(|i| i.from.as_path().display().to_string()),
         tags_unread: summary.tags_unread.clone(),
         quarantined_because: known.quarantined.clone(),

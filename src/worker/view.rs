@@ -36,6 +36,9 @@ pub struct SnapshotView {
     pub pool_count: u64,
     pub holds: Vec<HoldName>,
     pub compression_state: String,
+    /// `there`, or `pending`: then nothing can tell yet whether the files are what they were.
+    #[serde(default)]
+    pub digests: String,
     /// The directory that it was imported from, if it was.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub imported_from: Option<String>,

@@ -2,6 +2,8 @@
 
 mod api;
 mod cli;
+mod copying;
+mod digests;
 mod disk;
 mod faults;
 mod faults_behind;
