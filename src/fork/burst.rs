@@ -6,6 +6,7 @@ use super::queue::{Record, Request};
 use super::{ForkError, Forks};
 use crate::event::Event;
 use crate::ids::ForkId;
+use crate::snapshot::copy::copy_threads;
 use crate::store::RootProof;
 use std::collections::HashMap;
 use std::sync::PoisonError;
@@ -125,8 +126,7 @@ impl Forks {
     fn build_all(&self, requests: Vec<Request>, cancelled: &AtomicBool) -> Vec<Outcome> {
         let next = AtomicUsize::new(0);
         let threads = self.threads.min(requests.len()).max(1);
-        // A lone fork's disk is copied on all threads, and many forks one on each.
-        let crew = Crew { threads: (self.threads / threads).max(1), progress: self.watcher.get(), cancelled };
+        let crew = Crew { threads: copy_threads(self.threads, threads), progress: self.watcher.get(), cancelled };
         let work = || {
             let mut mine = Vec::new();
             while let Some(request) = requests.get(next.fetch_add(1, Ordering::SeqCst)) {

@@ -19,6 +19,9 @@ pub const BLOCK: u64 = 1 << 20;
 
 const BLOCK_LEN: usize = 1 << 20;
 
+/// Longer than any folio of the page cache, bytes.
+const FOLIOS: u64 = 4 << 20;
+
 /// The longest file of which all blocks count, holes too.
 const DENSE: u64 = 16 << 40;
 
@@ -55,11 +58,14 @@ pub fn digest_file(fs: &Fs, file: &File, path: &Path, size: u64, flow: Flow<'_>)
             let length = usize::try_from((size - start).min(BLOCK)).unwrap_or(BLOCK_LEN);
             let bytes = buffer.get_mut(..length).unwrap_or_default();
             let read = read_block(fs, file, path, &data, bytes, start)?;
-            fs.drop_what_was_absent(file, &absent, &(start..start + length as u64));
+            // With some that lie before: pages come in folios, which go as a whole, and one may reach into the block before.
+            fs.drop_what_was_absent(file, &absent, &(start.saturating_sub(FOLIOS)..start + length as u64));
             flow.progress.advance(read);
             Ok((block, blake3::hash(bytes)))
         },
     )?;
+    // Also what was read ahead.
+    fs.drop_what_was_absent(file, &absent, &(0..u64::MAX));
     Ok(digest_of(size, done))
 }
 

@@ -83,8 +83,9 @@ pub fn complete(fs: &Fs, layout: &Layout, manifest: &mut Manifest) -> Result<(),
 }
 
 impl Store {
-    /// Writes down the digests of all files that a manifest lacks; durable on return. The caller has looked that the files
-    /// are those of the manifest, under the same lock or with nobody else who would write there.
+    /// Writes down digests that a manifest lacks, beside those that the mark has already; durable on return. The caller has
+    /// looked, under the same lock, that the files are those of the manifest. Also with none that are new: an attempt whose
+    /// sync failed has left a mark that is whole and may not outlast a power cut.
     ///
     /// # Errors
     /// [`StoreError`]; also if the snapshot is gone, or if a newer version has written the mark. They stay pending.
@@ -92,10 +93,13 @@ impl Store {
         let id = guard.key();
         self.known(id)?;
         let path = self.layout.mark(id, MARK);
-        if let Err(e @ RecordError::Newer { .. }) = Digests::read(&self.fs, &path, id) {
-            return Err(e.into());
-        }
-        let digests = Digests { format: FORMAT, id: id.clone(), at: self.clock.now(), files };
+        let mut all = match Digests::read(&self.fs, &path, id) {
+            Ok(there) => there.map(|digests| digests.files).unwrap_or_default(),
+            Err(RecordError::Damaged { .. }) => BTreeMap::new(),
+            Err(e) => return Err(e.into()),
+        };
+        all.extend(files);
+        let digests = Digests { format: FORMAT, id: id.clone(), at: self.clock.now(), files: all };
         counters::write_record(&self.fs, &path, &digests)?;
         let mut whole = manifest.clone();
         digests.fill(&mut whole);

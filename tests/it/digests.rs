@@ -305,7 +305,15 @@ fn the_scrub_leaves_what_is_pending_and_an_import_is_never_without_digests() {
     world.clock.advance(Duration::from_secs(3 * 86_400));
     assert!(!worker.scrub_next(), "nothing to compare with");
     worker.hash_all();
-    assert!(worker.scrub_next());
+    // It keeps to its rate, by the clock of this world.
+    std::thread::scope(|scope| {
+        let scrubbed = scope.spawn(|| worker.scrub_next());
+        while !scrubbed.is_finished() {
+            world.clock.advance(Duration::from_millis(100));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(scrubbed.join().unwrap());
+    });
     assert_eq!(worker.snapshot(id.as_str()).unwrap().state, SnapshotState::Ready);
     drop(worker);
     for (kind, at) in shared() {
@@ -368,7 +376,9 @@ fn with_pending(scene: &Scene) {
 fn hash(scene: &Scene, live: &Live) -> Result<(), String> {
     live.worker.hash_all();
     let left = pending(&live.store, &scene.id) + pending(&live.store, &scene.spare);
-    if left == 0 { Ok(()) } else { Err(format!("{left} digests are pending")) }
+    // One that was written and could not be synced is in line still.
+    let unhashed = live.store.index().unhashed().count();
+    if left + unhashed == 0 { Ok(()) } else { Err(format!("{left} digests of {unhashed} snapshots are pending")) }
 }
 
 fn hashed(scene: &Scene, live: &Live, told: Told) {
@@ -376,7 +386,8 @@ fn hashed(scene: &Scene, live: &Live, told: Told) {
     let left = pending(&live.store, &scene.id) + pending(&live.store, &scene.spare);
     assert!(told != Told::Done || left == 0, "{left} digests are pending");
     let unhashed = live.store.index().unhashed().count();
-    assert_eq!(unhashed > 0, left > 0, "what is pending is in line");
+    assert!(left == 0 || unhashed > 0, "what is pending is in line");
+    assert!(told != Told::Done || unhashed == 0, "{told:?}");
     if told == Told::Nothing {
         // Behind a start.
         live.worker.hash_all();

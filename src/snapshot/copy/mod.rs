@@ -22,7 +22,7 @@ mod sync;
 
 pub use data::{Cloner, DataError, Method};
 pub(crate) use data::{cannot_share, stretches};
-pub use flow::{Flow, NoProgress, Progress};
+pub use flow::{Flow, NoProgress, Progress, copy_threads};
 pub use flush::flush_tree;
 pub use sync::sync_tree;
 
