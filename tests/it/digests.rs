@@ -204,6 +204,9 @@ fn a_removal_does_not_wait_for_digests_and_what_comes_back_gets_them() {
     assert_eq!(hash_late(&open.store, &id, Flow::quiet()).unwrap(), Late::Gone);
 }
 
+/// What is done to a file, in a word.
+type Change<'a> = (&'a str, &'a (dyn Fn(&Path) + Sync));
+
 #[test]
 fn a_file_that_is_not_the_published_one_gets_no_digest_and_its_snapshot_is_quarantined() {
     let touch = |path: &Path| fs::File::options().append(true).open(path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
@@ -219,7 +222,7 @@ fn a_file_that_is_not_the_published_one_gets_no_digest_and_its_snapshot_is_quara
         fs::remove_file(path).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", path).unwrap();
     };
-    let changes: [(&str, &(dyn Fn(&Path) + Sync)); 5] =
+    let changes: [Change<'_>; 5] =
         [("touched", &touch), ("grown", &grow), ("shortened", &shorten), ("removed", &remove), ("replaced", &replace)];
     for (what, change) in changes {
         let (world, id) = pending_world();

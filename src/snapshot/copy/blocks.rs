@@ -114,7 +114,7 @@ fn blocks(stretches: &[Range<u64>]) -> Vec<Block> {
             let end = ((number + 1) * BLOCK).min(stretch.end);
             match all.last_mut() {
                 Some(last) if last.number == number => last.data.push(start..end),
-                _ => all.push(Block { number, data: vec![start..end] }),
+                _ => all.push(Block { number, data: std::iter::once(start..end).collect() }),
             }
             start = end;
         }
@@ -131,7 +131,11 @@ mod tests {
         let block = |number: u64, data: &[Range<u64>]| Block { number, data: data.to_vec() };
         assert_eq!(
             blocks(&[5..10, 100..BLOCK + 1, 2 * BLOCK - 1..2 * BLOCK, 5 * BLOCK..6 * BLOCK]),
-            [block(0, &[5..10, 100..BLOCK]), block(1, &[BLOCK..BLOCK + 1, 2 * BLOCK - 1..2 * BLOCK]), block(5, &[5 * BLOCK..6 * BLOCK])]
+            [
+                block(0, &[5..10, 100..BLOCK]),
+                block(1, &[BLOCK..BLOCK + 1, 2 * BLOCK - 1..2 * BLOCK]),
+                block(5, std::slice::from_ref(&(5 * BLOCK..6 * BLOCK)))
+            ]
         );
         assert_eq!(blocks(&[]), []);
     }

@@ -1,10 +1,11 @@
 //! The page cache: what a copy brought in goes out again, and what was there before stays.
 //!
 //! A snapshot is written once and rarely read; its gigabytes must not push the pages of running VMs out. `O_DIRECT` would
-//! keep them out, but it reads from the disk what is in memory already (an instance's files mostly are), wants aligned
-//! ends, and waits for the disk at each write, which an instance at rest would have to wait for too. So the copy goes
-//! through the cache and its pages are dropped behind it (posix_fadvise(2)); of the source only those that mincore(2)
-//! did not find before: a memory file that running VMs map is in use.
+//! keep them out, but it wants aligned ends, and waits for the disk at each write: 512 MiB on ext4 took 2.2 to 6.5 s that
+//! way, and 1.3 to 3.2 s through the cache before its sync (three rounds on a busy machine; with the sync 3.6 to 7.8 s). An
+//! instance at rest waits for the copy and not for its sync. So the copy goes through the cache and its pages are dropped
+//! behind it (posix_fadvise(2)); of the source only those that mincore(2) did not find before: a memory file that running
+//! VMs map is in use.
 
 use super::{Fs, sys};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};

@@ -80,7 +80,7 @@ impl Mapped {
     /// EINVAL for a stretch outside of the mapping.
     pub fn resident(&self, range: Range<usize>, page: usize) -> nix::Result<Vec<u8>> {
         let length = range.end.saturating_sub(range.start);
-        if length == 0 || range.end > self.length || range.start % page != 0 {
+        if length == 0 || range.end > self.length || !range.start.is_multiple_of(page) {
             return Err(Errno::EINVAL);
         }
         let mut pages = vec![0_u8; length.div_ceil(page)];
