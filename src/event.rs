@@ -195,6 +195,18 @@ events! {
         snapshot: String = "the snapshot (its directory's name)",
         why: String = "what is wrong",
     }
+    SnapshotHashed = "snapshot.hashed", Info, "The digests of a snapshot that was published without them are there: from now on damage to it is found.", id[snapshot] {
+        snapshot: SnapshotId = "the snapshot",
+        files: u64 = "files that lacked theirs",
+        bytes: u64 = "bytes of data read",
+        duration_ms: u64 = "how long it took, milliseconds",
+    }
+    SnapshotHashFailed = "snapshot.hash_failed", Warn, "The digests of a snapshot could not be made or written down; the snapshot is whole, and it is tried again.", id[snapshot, at] {
+        snapshot: SnapshotId = "the snapshot",
+        error: String = "why, in words",
+        at: DateTime<Utc> = "when",
+        retry_at: DateTime<Utc> = "not before this it is tried again",
+    }
     SnapshotImported = "snapshot.imported", Info, "A directory that something else made became a snapshot; it is published and durable.", id[snapshot] {
         snapshot: SnapshotId = "the new snapshot",
         name: String = "its name for people",

@@ -5,7 +5,7 @@ use crate::config;
 use crate::fork::queue::Record;
 use crate::store::instances::{ForkRecord, Standing, standing_of};
 use crate::store::journal::{JournalError, frame, parse};
-use crate::store::manifest::{Manifest, TextPath, seal, unseal};
+use crate::store::manifest::{FORMAT_PENDING, Manifest, TextPath, seal};
 use std::ffi::OsStr;
 use std::fmt::Debug;
 use std::os::unix::ffi::OsStrExt as _;
@@ -33,11 +33,11 @@ pub fn manifest(bytes: &[u8]) -> bool {
     let path = Path::new("/manifest.json");
     let named = TextPath::new(OsStr::from_bytes(bytes));
     assert_eq!(TextPath::try_from(String::from(named.clone())), Ok(named));
-    let sealed = unseal::<Manifest>(path, bytes).ok();
-    let bare = serde_json::from_slice::<Manifest>(bytes).ok().filter(|m| m.format <= crate::store::manifest::FORMAT);
+    let sealed = Manifest::unseal(path, bytes).ok();
+    let bare = serde_json::from_slice::<Manifest>(bytes).ok().filter(|m| m.format <= FORMAT_PENDING);
     let read = [sealed, bare].into_iter().flatten();
     read.map(|manifest| {
-        let again = seal(&manifest).map_err(|e| e.to_string()).and_then(|bytes| unseal(path, &bytes).map_err(|e| e.to_string()));
+        let again = seal(&manifest).map_err(|e| e.to_string()).and_then(|bytes| Manifest::unseal(path, &bytes).map_err(|e| e.to_string()));
         assert_eq!(again, Ok(manifest));
     })
     .count()

@@ -45,7 +45,11 @@ pub enum Verb {
     /// The worker, until SIGTERM: schedules, fork queue, pruning, API
     Run,
     /// Everything that is due now: snapshots, the queue, pruning; then exit (for a systemd timer)
-    Once,
+    Once {
+        /// Leave digests that are pending to the next run or a worker
+        #[arg(long)]
+        leave_digests: bool,
+    },
     /// Validate the configuration; every problem is reported at once
     Check {
         /// Print the configuration's JSON Schema instead.

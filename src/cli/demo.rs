@@ -109,6 +109,8 @@ fn live(config: &Config, around: &Surroundings, length: Duration) -> Answer<u8> 
     out::print(&render::snapshots(&worker.snapshots(&SnapshotFilter::default())?, now));
     out::print("\n");
     out::print(&render::status(&worker.status()?, now));
+    // Where extents are shared snapshots are published before they are hashed.
+    worker.hash_all();
     let findings = worker.verify(&VerifyBody::default())?;
     say("verify: every digest, ref and link on the disk");
     out::print(&render::findings(&findings));

@@ -77,12 +77,16 @@ fn act(cli: Cli, out: Out) -> Answer<u8> {
             log::init(form(cli.json, out::is_terminal()), To::Stdout);
             daemon::run(config, &around).map(|()| 0)
         }
-        Verb::Once => {
+        Verb::Once { leave_digests } => {
             let config = config(&cli.config)?;
             log::init(form(cli.json, out::is_terminal()), To::Stdout);
             let worker = open(config, &around, Duration::ZERO)?;
             worker.announce();
-            worker.once().map(|failed| u8::from(failed > 0))
+            let failed = worker.once()?;
+            if !leave_digests {
+                worker.hash_all();
+            }
+            Ok(u8::from(failed > 0))
         }
         Verb::Plan(args) => plan::plan(&cli.config, args, &around, out),
         verb => {

@@ -132,6 +132,9 @@ pub(super) fn snapshot(s: &SnapshotView, now: DateTime<Utc>) -> String {
     if let Some(why) = &s.tags_unread {
         pairs.push(("tags unread", format!("the instance's own are not among them: {why}")));
     }
+    if s.digests == "pending" {
+        pairs.push(("digests", "pending: damage is not found before they are made".to_owned()));
+    }
     if let Some(why) = &s.quarantined_because {
         pairs.push(("quarantined", why.clone()));
     }

@@ -35,6 +35,7 @@ fn view(n: u8, refs: u64) -> SnapshotView {
         compressed_size_bytes: None,
         uncompressed_size_bytes: None,
         compression_error: None,
+        digests: "there".into(),
         imported_from: None,
         tags_unread: None,
         quarantined_because: None,

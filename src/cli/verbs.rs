@@ -33,6 +33,8 @@ pub(super) fn carry_out(verb: Verb, backend: &dyn Backend, out: Out, now: DateTi
         Verb::Snapshot { instance, name, tag } => {
             let taken = backend.take(&TakeBody { instance, name, tags: tag.into_iter().collect() })?;
             out.show(&taken, || format!("{} ({})\n", taken.id, taken.name));
+            // It is there, and whoever waits knows: the digests take longer than the snapshot.
+            backend.after_take(&taken.id);
         }
         Verb::Fork(args) => return fork(args, backend, out, now),
         Verb::Unfork { name } => unfork(&name, backend, out)?,
@@ -92,7 +94,7 @@ pub(super) fn carry_out(verb: Verb, backend: &dyn Backend, out: Out, now: DateTi
             let clock = backend.clock(action.is_some())?;
             out.show(&clock, || render::clock(&clock));
         }
-        Verb::Init | Verb::Plan(_) | Verb::Run | Verb::Once | Verb::Check { .. } | Verb::Demo { .. } | Verb::Simulate(_) => {}
+        Verb::Init | Verb::Plan(_) | Verb::Run | Verb::Once { .. } | Verb::Check { .. } | Verb::Demo { .. } | Verb::Simulate(_) => {}
     }
     Ok(0)
 }

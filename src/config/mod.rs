@@ -51,12 +51,16 @@ pub struct Config {
     pub pool: PoolConfig,
     /// What snapshots leave out.
     pub skip: Skip,
+    /// When the files of a snapshot are hashed that share their extents.
+    pub digests: DigestTime,
     /// How instances are brought to rest.
     pub driver: DriverConfig,
     /// Threads for copying and unlinking.
     pub threads: usize,
     /// Scheduled snapshots at once.
     pub max_running: usize,
+    /// Bytes per second that are copied at most; 0: no bound.
+    pub copy_rate: u64,
     /// How often retention is applied.
     pub prune_every: TimeDelta,
     /// How long forks may keep a snapshot past its expiry before that is reported; zero: never.
@@ -174,6 +178,17 @@ pub struct ScrubConfig {
     pub rhythm: crate::policy::Rhythm,
     /// Bytes read per second.
     pub rate: u64,
+}
+
+/// When the files of a snapshot are hashed that share their extents with the instance's. What is copied byte by byte is
+/// hashed on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DigestTime {
+    /// Before it is published: whoever sees it can check it.
+    Before,
+    /// After it was published, in the background: it is published within milliseconds.
+    After,
 }
 
 /// How a fork gets its memory file; tried in this order from the configured one on.

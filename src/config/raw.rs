@@ -8,7 +8,7 @@ mod prefork;
 pub(super) use policy::{RawCompress, RawKeep, RawLimit, RawPolicy};
 pub(super) use prefork::{RawPool, RawPrefork};
 
-use super::{MemoryMethod, SourcePaths};
+use super::{DigestTime, MemoryMethod, SourcePaths};
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema};
 use serde::Deserialize;
 use serde_json::Value;
@@ -194,6 +194,9 @@ pub(super) struct RawSnapshot {
     /// Globs of files that are left out; `logs/` is a directory at the top of the instance, `*.tmp` a name at any depth.
     #[schemars(with = "Option<Vec<String>>", extend("default" = ["logs/", "*.tmp", "*.pid", "*.lock"]))]
     pub(super) skip: Option<Vec<Text>>,
+    /// Where a snapshot shares extents with its instance: whether its long files are hashed before it is published, or after that, in the background.
+    #[schemars(extend("default" = "after"))]
+    pub(super) digests: Option<DigestTime>,
 }
 
 /// `[driver]`
@@ -224,6 +227,9 @@ pub(super) struct RawWorker {
     /// Scheduled snapshots at once, of all policies; as many as `threads` if not given.
     #[schemars(range(min = 1, max = 4096))]
     pub(super) max_running: Option<u32>,
+    /// Bytes per second that snapshots, forks and restores copy at most, all together; extents that are shared do not count. Not given: no bound.
+    #[schemars(with = "Option<Bytes>")]
+    pub(super) copy_rate: Option<Text>,
 }
 
 /// `[prune]`

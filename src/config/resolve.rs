@@ -4,7 +4,9 @@ use super::cron;
 use super::problem::Report;
 use super::raw::{RawCache, RawConfig, RawDriver, RawFork, RawPrune, RawScrub, RawSnapshot, RawSpace, RawStore, RawTrash, Text};
 use super::units::{parse_duration, parse_share, parse_size, show_duration};
-use super::{CacheConfig, DriverConfig, Fill, ForkConfig, MemoryMethod, PoolConfig, Reserve, ScrubConfig, Skip, SourcePaths, TrashConfig};
+use super::{
+    CacheConfig, DigestTime, DriverConfig, Fill, ForkConfig, MemoryMethod, PoolConfig, Reserve, ScrubConfig, Skip, SourcePaths, TrashConfig,
+};
 use crate::policy::Rhythm;
 use crate::policy::cap::Caps;
 use chrono::TimeDelta;
@@ -22,9 +24,11 @@ pub(super) struct Main {
     pub(super) fork: ForkConfig,
     pub(super) pool: PoolConfig,
     pub(super) skip: Skip,
+    pub(super) digests: DigestTime,
     pub(super) driver: DriverConfig,
     pub(super) threads: usize,
     pub(super) max_running: usize,
+    pub(super) copy_rate: u64,
     pub(super) prune_every: TimeDelta,
     pub(super) warn_pinned_after: Duration,
     pub(super) caps: Caps,
@@ -52,9 +56,11 @@ pub(super) fn main(raw: &RawConfig, report: &mut Report<'_>) -> Main {
         fork: fork(raw.fork.as_ref()),
         pool: super::prefork::resolve(raw, (reserve, fill), report),
         skip: skip(raw.snapshot.as_ref(), report),
+        digests: raw.snapshot.as_ref().and_then(|snapshot| snapshot.digests).unwrap_or(DigestTime::After),
         driver: driver(raw.driver.as_ref(), report),
         threads: size(raw.worker.as_ref().and_then(|worker| worker.threads).unwrap_or(4)),
         max_running: size(raw.worker.as_ref().and_then(|worker| worker.max_running.or(worker.threads)).unwrap_or(4)),
+        copy_rate: copy_rate(raw.worker.as_ref().and_then(|worker| worker.copy_rate.as_ref()), report),
         prune_every: delta(period_from("prune.every", prune, Duration::from_secs(1), report).unwrap_or(10 * minute)),
         warn_pinned_after: period("prune.warn_pinned_after", pinned, report).unwrap_or(7 * 24 * 60 * minute),
         caps: caps(raw.prune.as_ref(), report),
@@ -157,6 +163,14 @@ fn scrub(raw: Option<&RawScrub>, report: &mut Report<'_>) -> Option<ScrubConfig>
     let rate = bytes("scrub.rate", raw.and_then(|scrub| scrub.rate.as_ref()), report).unwrap_or(32 << 20);
     let is_on = raw.and_then(|scrub| scrub.enabled).unwrap_or(true);
     is_on.then_some(ScrubConfig { rhythm, rate: rate.max(1) })
+}
+
+fn copy_rate(text: Option<&Text>, report: &mut Report<'_>) -> u64 {
+    let rate = bytes("worker.copy_rate", text, report);
+    if let (Some(0), Some(text)) = (rate, text) {
+        report.wrong_help("worker.copy_rate", text.span(), "`copy_rate` must be more than 0", "leave it out for no bound");
+    }
+    rate.unwrap_or(0)
 }
 
 /// A size, if there is one and it is one.

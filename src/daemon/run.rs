@@ -110,6 +110,7 @@ impl Daemon {
             threads::scrubber(Arc::clone(&self.worker))?,
             threads::compressor(Arc::clone(&self.worker))?,
             threads::pool_filler(Arc::clone(&self.worker))?,
+            threads::hasher(Arc::clone(&self.worker))?,
         ];
         let mut metronome = self.metronome().await?;
         let mut tasks = JoinSet::new();

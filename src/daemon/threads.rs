@@ -1,5 +1,5 @@
-//! Plain threads beside the async edge: one makes forks, one listens to the instances root, one compares digests,
-//! one makes forks ahead of need.
+//! Plain threads beside the async edge: one makes forks, one makes forks ahead of need, one listens to the instances root,
+//! one compares digests, one makes those that are pending, and one compresses what is cold.
 
 use crate::event::Event;
 use crate::fork::pool::Turn;
@@ -72,6 +72,18 @@ pub(super) fn compressor(worker: Arc<Worker>) -> std::io::Result<JoinHandle<()>>
             }
             std::thread::sleep(LOOK);
             waited += LOOK;
+        }
+    })
+}
+
+/// Makes digests that are pending until the worker stops, one snapshot at a time and behind everybody else.
+pub(super) fn hasher(worker: Arc<Worker>) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("digests".to_owned()).spawn(move || {
+        give_way();
+        while !worker.stopping.load(Ordering::SeqCst) {
+            if !worker.hash_next() {
+                std::thread::sleep(LOOK);
+            }
         }
     })
 }

@@ -7,7 +7,7 @@ use super::recipe::Recipe;
 use super::rewrite;
 use super::thaw::Source;
 use crate::config::ForkConfig;
-use crate::snapshot::copy::{Flow, NoProgress};
+use crate::snapshot::copy::{Flow, NoProgress, Progress};
 use crate::snapshot::materialize::{MaterializeContext, MaterializeError, Materialized, MemoryUsed, materialize};
 use crate::store::fs::{Below, Fs};
 use crate::store::instances::ForkRecord;
@@ -16,8 +16,8 @@ use crate::store::manifest::{Entry, FORMAT, Node, TextPath};
 use crate::store::{Store, StoreError};
 use std::borrow::Cow;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 /// A fork that is whole in staging, not yet durable.
 #[derive(Debug)]
@@ -73,6 +73,45 @@ pub(super) fn disk_of(tree: &Materialized) -> &'static str {
     }
 }
 
+/// Who builds a fork.
+#[derive(Clone, Copy)]
+pub(super) struct Crew<'a> {
+    /// How many may copy one file.
+    pub(super) threads: usize,
+    pub(super) progress: &'a dyn Progress,
+    pub(super) cancelled: &'a AtomicBool,
+}
+
+/// Somebody who watches forks being built, if anybody does.
+#[derive(Default)]
+pub(super) struct Watcher(OnceLock<Arc<dyn Progress + Send + Sync>>);
+
+impl Watcher {
+    /// From now on; a second one changes nothing.
+    pub(super) fn set(&self, progress: Arc<dyn Progress + Send + Sync>) {
+        let _ = self.0.set(progress);
+    }
+
+    pub(super) fn get(&self) -> &dyn Progress {
+        self.0.get().map_or(&NoProgress, |progress| progress.as_ref())
+    }
+}
+
+impl std::fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Watcher").field(&self.0.get().is_some()).finish()
+    }
+}
+
+/// Bytes of data that a fork has to copy where nothing is shared.
+fn to_copy(entries: &[Entry]) -> u64 {
+    let bytes = entries.iter().filter_map(|entry| match &entry.node {
+        Node::File(file) if !file.memory => Some(file.data.unwrap_or(file.size)),
+        _ => None,
+    });
+    bytes.fold(0, u64::saturating_add)
+}
+
 /// Step 1 of the protocol *build*.
 pub(super) fn build(
     store: &Store,
@@ -81,7 +120,7 @@ pub(super) fn build(
     source: Option<&Source>,
     config: ForkConfig,
     request: &Request,
-    stop: &AtomicBool,
+    crew: Crew<'_>,
 ) -> Result<Built, ForkError> {
     let staged = store.layout.staged_fork(&request.id);
     let target = store.layout.instance(&request.name.clone().into());
@@ -105,8 +144,11 @@ pub(super) fn build(
         memory_method: config.memory,
         as_root: nix::unistd::geteuid().is_root(),
         rewrite: Some(&rewrite),
-        flow: Flow { threads: 1, progress: &NoProgress, cancelled: stop },
+        flow: Flow { threads: crew.threads, progress: crew.progress, cancelled: crew.cancelled },
     };
+    if !store.can_reflink() {
+        crew.progress.total(to_copy(&recipe.entries));
+    }
     let tree = materialize(&context, &entries(recipe, &target), &staged).map_err(|e| match e {
         // The snapshot itself is well: the next attempt has the raw files made anew.
         MaterializeError::MemoryChanged { path } if source.is_some() => {

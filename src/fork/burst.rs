@@ -6,13 +6,14 @@
 //! the answer, why it need not come before the rename, so that both share a commit of the file system's log, and why `done`
 //! is not written by itself.
 
-use super::build::{self, Built};
+use super::build::{self, Built, Crew};
 use super::queue::{Record, Request};
 use super::syncing::Way;
 use super::thaw::{Lane, Source, Todo};
 use super::{ForkError, Forks};
 use crate::event::Event;
 use crate::ids::{ForkId, SnapshotId};
+use crate::snapshot::copy::copy_threads;
 use crate::store::RootProof;
 use std::collections::HashMap;
 use std::sync::PoisonError;
@@ -144,17 +145,18 @@ impl Forks {
     /// Step 1, on all threads: whoever is free takes the next request.
     fn build_all(&self, requests: Vec<Request>, sources: &HashMap<SnapshotId, Source>, cancelled: &AtomicBool) -> Vec<Outcome> {
         let next = AtomicUsize::new(0);
+        let threads = self.threads.min(requests.len()).max(1);
+        let crew = Crew { threads: copy_threads(self.threads, threads), progress: self.watcher.get(), cancelled };
         let work = || {
             let mut mine = Vec::new();
             while let Some(request) = requests.get(next.fetch_add(1, Ordering::SeqCst)) {
                 let built = self.recipe(&request.snapshot_id).and_then(|recipe| {
-                    build::build(&self.store, &self.pool, &recipe, sources.get(&request.snapshot_id), self.config(), request, cancelled)
+                    build::build(&self.store, &self.pool, &recipe, sources.get(&request.snapshot_id), self.config(), request, crew)
                 });
                 mine.push((request.clone(), built));
             }
             mine
         };
-        let threads = self.threads.min(requests.len());
         if threads <= 1 {
             return work();
         }

@@ -120,6 +120,7 @@ pub struct Forks {
     scans: Mutex<ScanCache>,
     noted: Mutex<BTreeSet<(SnapshotId, String)>>,
     last_scan: RwLock<Arc<Scan>>,
+    watcher: build::Watcher,
     /// Whether the root was read since the start.
     has_scanned: std::sync::atomic::AtomicBool,
     root_was_lost: std::sync::atomic::AtomicBool,
@@ -206,6 +207,7 @@ impl Forks {
             scans: Mutex::default(),
             noted: Mutex::default(),
             last_scan: RwLock::default(),
+            watcher: build::Watcher::default(),
             has_scanned: std::sync::atomic::AtomicBool::new(false),
             root_was_lost: std::sync::atomic::AtomicBool::new(false),
             fell_back: std::sync::atomic::AtomicU64::new(0),
@@ -223,6 +225,11 @@ impl Forks {
     /// [`ForkError::Journal`] if the journal is damaged.
     pub fn peek(store: &Store) -> Result<Queue, ForkError> {
         Ok(Queue::replay(Journal::peek(&store.fs, &store.layout.journal())?))
+    }
+
+    /// From now on somebody sees how far copies for forks are.
+    pub fn watch(&self, progress: Arc<dyn crate::snapshot::copy::Progress + Send + Sync>) {
+        self.watcher.set(progress);
     }
 
     /// Takes a new configuration for forks that begin from now on.

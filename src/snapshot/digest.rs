@@ -7,7 +7,7 @@
 //! endian): `blake3-sparse:<hex>`. A hole counts as zeros and is never read, so the digest does not depend on a file's layout.
 
 use crate::snapshot::copy::{DataError, Flow, stretches};
-use crate::store::fs::{Below, Fs};
+use crate::store::fs::{Absent, Below, Fs};
 use crate::store::manifest::{Entry, Node};
 use std::fs::File;
 use std::ops::Range;
@@ -19,12 +19,16 @@ pub const BLOCK: u64 = 1 << 20;
 
 const BLOCK_LEN: usize = 1 << 20;
 
+/// Longer than any folio of the page cache, bytes.
+const FOLIOS: u64 = 4 << 20;
+
 /// The longest file of which all blocks count, holes too.
 const DENSE: u64 = 16 << 40;
 
 static ZERO_BLOCK: LazyLock<blake3::Hash> = LazyLock::new(|| blake3::hash(&vec![0; BLOCK_LEN]));
 
-/// Hashes an open file of `size` bytes, its blocks in parallel; `path` is for errors. Moves the file's position.
+/// Hashes an open file of `size` bytes, its blocks in parallel; `path` is for errors. Moves the file's position, and takes
+/// the pages of a long file that were not in the page cache before out of it again.
 ///
 /// # Errors
 /// [`DataError`]: unreadable, shorter than `size`, or stopped.
@@ -40,7 +44,9 @@ pub fn digest_file(fs: &Fs, file: &File, path: &Path, size: u64, flow: Flow<'_>)
         return Ok(format!("blake3:{}", blake3::hash(&buffer).to_hex()));
     }
     let blocks = blocks_with_data(&data);
-    let mut done = flow.each(
+    // Whoever reads a snapshot only to hash it leaves the page cache as it was: a memory file may be in use by its forks.
+    let absent = Absent::of(file, size, &data);
+    let done = flow.each(
         blocks.len(),
         || vec![0; BLOCK_LEN],
         |buffer, index| {
@@ -52,16 +58,34 @@ pub fn digest_file(fs: &Fs, file: &File, path: &Path, size: u64, flow: Flow<'_>)
             let length = usize::try_from((size - start).min(BLOCK)).unwrap_or(BLOCK_LEN);
             let bytes = buffer.get_mut(..length).unwrap_or_default();
             let read = read_block(fs, file, path, &data, bytes, start)?;
+            // With some that lie before: pages come in folios, which go as a whole, and one may reach into the block before.
+            fs.drop_what_was_absent(file, &absent, &(start.saturating_sub(FOLIOS)..start + length as u64));
             flow.progress.advance(read);
             Ok((block, blake3::hash(bytes)))
         },
     )?;
-    done.sort_unstable_by_key(|(block, _)| *block);
-    Ok(digest_of_blocks(size, &done))
+    // Also what was read ahead.
+    fs.drop_what_was_absent(file, &absent, &(0..u64::MAX));
+    Ok(digest_of(size, done))
+}
+
+/// The number of a block, and its hash.
+pub(crate) type BlockHash = (u64, blake3::Hash);
+
+/// The digest of a file of `size` bytes, by the hashes of all its blocks that may hold data, in any order; the
+/// others are all zeros.
+pub(crate) fn digest_of(size: u64, mut hashes: Vec<BlockHash>) -> String {
+    if size <= BLOCK {
+        let zeros = || blake3::hash(&vec![0; usize::try_from(size).unwrap_or(BLOCK_LEN)]);
+        let hash = hashes.first().map_or_else(zeros, |(_, hash)| *hash);
+        return format!("blake3:{}", hash.to_hex());
+    }
+    hashes.sort_unstable_by_key(|(block, _)| *block);
+    digest_of_blocks(size, &hashes)
 }
 
 /// The digest of a file of more than one block, by the hashes of those that may hold data, in order.
-fn digest_of_blocks(size: u64, hashes: &[(u64, blake3::Hash)]) -> String {
+fn digest_of_blocks(size: u64, hashes: &[BlockHash]) -> String {
     let last = usize::try_from(size % BLOCK).ok().filter(|rest| *rest != 0).map_or(*ZERO_BLOCK, |rest| blake3::hash(&vec![0; rest]));
     let count = size.div_ceil(BLOCK);
     let zeros = |block: u64| if block + 1 == count { last } else { *ZERO_BLOCK };
@@ -84,23 +108,14 @@ fn digest_of_blocks(size: u64, hashes: &[(u64, blake3::Hash)]) -> String {
 /// Hashes of blocks, by their numbers, and how many bytes were hashed for them.
 #[derive(Debug, Default)]
 pub(crate) struct Hashed {
-    pub(crate) hashes: Vec<(u64, blake3::Hash)>,
+    pub(crate) hashes: Vec<BlockHash>,
     pub(crate) bytes: u64,
 }
 
 /// The hashes of the blocks of a part of a file that begins at `start`, a multiple of [`BLOCK`]; its last block may be short
 /// only at the file's end.
-pub(crate) fn hash_blocks(start: u64, bytes: &[u8]) -> Vec<(u64, blake3::Hash)> {
+pub(crate) fn hash_blocks(start: u64, bytes: &[u8]) -> Vec<BlockHash> {
     (start / BLOCK..).zip(bytes.chunks(BLOCK_LEN).map(blake3::hash)).collect()
-}
-
-/// The digest of a file of any length by the hashes of its blocks, in order; one that is missing is all zeros.
-pub(crate) fn digest_of(size: u64, hashes: &[(u64, blake3::Hash)]) -> String {
-    if size > BLOCK {
-        return digest_of_blocks(size, hashes);
-    }
-    let only = hashes.first().map_or_else(|| blake3::hash(&vec![0; usize::try_from(size).unwrap_or(0)]), |(_, hash)| *hash);
-    format!("blake3:{}", only.to_hex())
 }
 
 /// Fills the digests that are still empty, from the files below `dest`: small files side by side, large ones block by block.
@@ -108,11 +123,24 @@ pub(crate) fn digest_of(size: u64, hashes: &[(u64, blake3::Hash)]) -> String {
 /// # Errors
 /// [`DataError`]; the entries are then partly filled.
 pub fn hash_tree(fs: &Fs, dest: &Path, entries: &mut [Entry], flow: Flow<'_>) -> Result<(), DataError> {
+    hash_up_to(fs, dest, entries, u64::MAX, flow)
+}
+
+/// The same for files of one block only, which cost next to nothing.
+///
+/// # Errors
+/// Those of [`hash_tree`].
+pub fn hash_small(fs: &Fs, dest: &Path, entries: &mut [Entry], flow: Flow<'_>) -> Result<(), DataError> {
+    hash_up_to(fs, dest, entries, BLOCK, flow)
+}
+
+fn hash_up_to(fs: &Fs, dest: &Path, entries: &mut [Entry], longest: u64, flow: Flow<'_>) -> Result<(), DataError> {
     let mut small: Vec<(usize, PathBuf, u64)> = Vec::new();
     let mut large = Vec::new();
     for (index, entry) in entries.iter().enumerate() {
         if let Node::File(file) = &entry.node
             && file.digest.is_empty()
+            && file.size <= longest
         {
             let job = (index, entry.path.as_path().to_owned(), file.size);
             if file.size > BLOCK { large.push(job) } else { small.push(job) }

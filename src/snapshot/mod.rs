@@ -1,8 +1,9 @@
-//! Snapshots on their way in (`take`, with `copy` and `digest`) and out (`materialize`, `restore`).
+//! Snapshots on their way in (`take`, with `copy`, `digest` and `late`) and out (`materialize`, `restore`).
 
 pub mod copy;
 pub mod digest;
 pub mod import;
+pub mod late;
 pub mod materialize;
 pub mod pack;
 pub mod restore;

@@ -1,16 +1,16 @@
 //! The protocol *take*: copy into staging, manifest, sync, rename, sync the parent. Ledger and events are the caller's.
 
-use super::copy::{CopiedTree, CopyContext, CopyError, DataError, Flow, ParentFile, ParentMemory, copy_tree, sync_tree};
-use super::digest::{hash_tree, note_data};
+use super::copy::{CopiedTree, CopyContext, CopyError, DataError, Flow, ParentFile, ParentMemory, copy_tree, flush_tree, sync_tree};
+use super::digest::{hash_small, hash_tree, note_data};
 use super::space::{Shortage, shortage};
-use crate::config::{Reserve, Skip, show_size};
+use crate::config::{DigestTime, Reserve, Skip, show_size};
 use crate::driver::{Driver, DriverError};
 use crate::ids::{InstanceId, PolicyName, SnapshotId, SnapshotName};
 use crate::policy::{InstanceTags, KindRule};
-use crate::store::fs::{FileType, FsError};
+use crate::store::fs::{Below, FileType, Fs, FsError};
 use crate::store::instances::{Standing, standing};
 use crate::store::layout::Layout;
-use crate::store::manifest::{FORMAT, Imported, Kind, Manifest, TextPath, seal};
+use crate::store::manifest::{FORMAT, FORMAT_PENDING, Imported, Kind, Manifest, TextPath, seal};
 use crate::store::root::RootError;
 use crate::store::{Store, StoreError, StorePin, Summary};
 use chrono::{DateTime, Utc};
@@ -47,6 +47,8 @@ pub struct How<'a> {
     pub memory_names: &'a [String],
     /// How much of the file system stays free.
     pub reserve: Reserve,
+    /// Whether files that share their extents are hashed before the snapshot is published, or after that by somebody else.
+    pub digests: DigestTime,
     /// Threads, progress, request to stop.
     pub flow: Flow<'a>,
 }
@@ -201,7 +203,6 @@ fn stage(
     fs.mkdir(&staged, 0o700)?;
     fs.mkdir(&data, 0o700)?;
     let parent = parent_of(store, source)?;
-    let rest = how.driver.quiesce(&wanted.instance, source)?;
     let context = CopyContext {
         fs,
         skip: how.skip,
@@ -209,16 +210,22 @@ fn stage(
         parent_memory: parent.as_ref().map(|p| &p.memory),
         flow: how.flow,
     };
+    flush_tree(&context, source, store.clock.as_ref());
+    let rest = how.driver.quiesce(&wanted.instance, source)?;
     let copied = copy_tree(&context, source, &data);
     let thawed = rest.thaw();
     let mut copied = copied?;
     check_kind(&copied, wanted.kind)?;
-    hash_tree(fs, &data, &mut copied.entries, how.flow)?;
+    match how.digests {
+        DigestTime::Before => hash_tree(fs, &data, &mut copied.entries, how.flow)?,
+        DigestTime::After => hash_small(fs, &data, &mut copied.entries, how.flow)?,
+    }
     note_data(fs, &data, &mut copied.entries)?;
-    let reflinked = copied.reflinked;
+    let (reflinked, in_cache) = (copied.reflinked, std::mem::take(&mut copied.copied));
     let drawn = Drawn { driver: how.driver.name(), parent: parent.map(|p| p.id), tree: copied };
     let manifest = draw_up(store, wanted, origin, (id, name), drawn)?;
     write(store, &manifest, &staged)?;
+    leave_cache(fs, &data, &in_cache);
     store.publish(&manifest)?;
     let thaw_error = thawed.result.err().map(|e| e.to_string());
     Ok(Taken { summary: Arc::new(Summary::from(&manifest)), frozen: thawed.frozen, thaw_error, reflinked })
@@ -243,7 +250,7 @@ pub(super) fn draw_up(
     let at = origin.created_at;
     let last = store.index().of_instance(&wanted.instance).first().map(|s| s.order_at).filter(|_| origin.imported.is_none());
     let tree = drawn.tree;
-    Ok(Manifest {
+    let mut manifest = Manifest {
         format: FORMAT,
         seq: store.next_seq()?,
         name,
@@ -264,7 +271,11 @@ pub(super) fn draw_up(
         entries: tree.entries,
         skipped: tree.skipped,
         id,
-    })
+    };
+    if manifest.pending().next().is_some() {
+        manifest.format = FORMAT_PENDING;
+    }
+    Ok(manifest)
 }
 
 /// The instance's tags and the wanted ones, which win; and why the instance's are not among them, if they are not.
@@ -284,6 +295,17 @@ fn write(store: &Store, manifest: &Manifest, staged: &Path) -> Result<(), TakeEr
     sync_tree(&store.fs, &Layout::data_in(staged), &manifest.entries)?;
     store.fs.write_new(&path, &bytes)?;
     Ok(store.fs.fsync_dir(staged)?)
+}
+
+/// Takes the pages of copied files out of the page cache, now that they are on the disk: nobody else has these files yet.
+fn leave_cache(fs: &Fs, data: &Path, copied: &[TextPath]) {
+    let Ok(mut below) = Below::open(fs, data) else { return };
+    for path in copied {
+        // A help and no promise.
+        if let Ok(file) = below.place(path.as_path()).and_then(|place| fs.open_file(place)) {
+            fs.drop_cached(&file, 0..u64::MAX);
+        }
+    }
 }
 
 fn check_kind(copied: &CopiedTree, wanted: KindRule) -> Result<(), TakeError> {

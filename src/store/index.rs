@@ -30,6 +30,8 @@ pub struct Summary {
     pub imported: Option<Imported>,
     pub size_bytes: u64,
     pub allocated_bytes: u64,
+    /// Whether digests of its files are still to be made.
+    pub digests_pending: bool,
     /// The memory files.
     pub memory: Vec<MemoryFile>,
 }
@@ -43,7 +45,7 @@ pub struct MemoryFile {
     pub size: u64,
     /// Modification time, nanoseconds since the epoch.
     pub mtime_ns: i64,
-    /// Digest in the manifest's form.
+    /// Digest in the manifest's form; empty while it is pending.
     pub digest: String,
 }
 
@@ -72,6 +74,7 @@ impl From<&Manifest> for Summary {
             imported: m.imported.clone(),
             size_bytes: m.size_bytes,
             allocated_bytes: m.allocated_bytes,
+            digests_pending: m.pending().next().is_some(),
             memory: memory.collect(),
         }
     }
@@ -128,6 +131,12 @@ impl Known {
         }
     }
 
+    /// Whether digests are to be made of it: not of one that failed a check, so that what is wrong is not made right.
+    #[must_use]
+    pub fn wants_digests(&self) -> bool {
+        self.present && self.quarantined.is_none() && self.summary.as_ref().is_some_and(|summary| summary.digests_pending)
+    }
+
     /// What is wrong with its records, in words.
     #[must_use]
     pub fn damage(&self) -> Option<String> {
@@ -145,6 +154,8 @@ impl Known {
 #[derive(Debug, Default)]
 pub struct Index {
     by_id: BTreeMap<SnapshotId, Known>,
+    /// Those whose digests are still to be made: asked for every second, so not to be looked for among all.
+    unhashed: BTreeSet<SnapshotId>,
 }
 
 impl Index {
@@ -158,10 +169,20 @@ impl Index {
     pub fn change<T>(&mut self, id: &SnapshotId, change: impl FnOnce(&mut Known) -> T) -> T {
         let known = self.by_id.entry(id.clone()).or_default();
         let result = change(known);
+        if known.wants_digests() {
+            self.unhashed.insert(id.clone());
+        } else {
+            self.unhashed.remove(id);
+        }
         if known.is_empty() {
             self.by_id.remove(id);
         }
         result
+    }
+
+    /// Snapshots whose digests are still to be made, the oldest first.
+    pub fn unhashed(&self) -> impl Iterator<Item = &SnapshotId> {
+        self.unhashed.iter()
     }
 
     /// All ids that have a directory in `snapshots/`.

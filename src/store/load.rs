@@ -3,6 +3,7 @@
 use super::StoreError;
 use super::compression::Compression;
 use super::counters::read_record;
+use super::digests;
 use super::fs::Fs;
 use super::index::{Index, RefTarget, Summary};
 use super::layout::Layout;
@@ -31,7 +32,7 @@ pub(super) fn index(fs: &Fs, layout: &Layout, events: &Events) -> Result<Loaded,
     loaded.is_fresh = fs.list_if_there(&layout.trash())?.is_empty();
     let ids = ids_in(fs, &layout.snapshots(), events)?;
     loaded.is_fresh &= ids.is_empty();
-    for (id, manifest) in read_manifests(fs, layout, &ids) {
+    for (id, manifest) in read_manifests(fs, layout, &ids, events) {
         if let Ok(summary) = &manifest {
             loaded.highest_seq = loaded.highest_seq.max(summary.seq);
         }
@@ -69,7 +70,7 @@ fn load_snapshot(id: &SnapshotId, manifest: Result<Summary, RecordError>, index:
 
 /// Reads one snapshot that has come into `snapshots/`, with its marks, refs and holds.
 pub(super) fn one(fs: &Fs, layout: &Layout, id: &SnapshotId, index: &mut Index, events: &Events) {
-    for (id, manifest) in read_manifests(fs, layout, std::slice::from_ref(id)) {
+    for (id, manifest) in read_manifests(fs, layout, std::slice::from_ref(id), events) {
         load_snapshot(&id, manifest, index, events);
     }
     load_marks(fs, layout, id, index, events);
@@ -103,10 +104,16 @@ fn unreadable(events: &Events, path: &Path, why: &str, blocks: &[&SnapshotId]) {
 }
 
 /// Reads manifests on two threads: with many of them it is all parsing.
-fn read_manifests(fs: &Fs, layout: &Layout, ids: &[SnapshotId]) -> Vec<(SnapshotId, Result<Summary, RecordError>)> {
+fn read_manifests(fs: &Fs, layout: &Layout, ids: &[SnapshotId], events: &Events) -> Vec<(SnapshotId, Result<Summary, RecordError>)> {
     let read = |id: &SnapshotId| {
         let path = Layout::manifest_in(&layout.snapshot(id));
-        let manifest = Manifest::read(fs, &path, id).map(|m| Summary::from(&m));
+        let manifest = Manifest::read(fs, &path, id).map(|mut manifest| {
+            // One that cannot be read leaves them pending: they are made again, save over one of a newer version.
+            if let Err(e) = digests::complete(fs, layout, &mut manifest) {
+                unreadable(events, &layout.mark(id, digests::MARK), &e.to_string(), &[]);
+            }
+            Summary::from(&manifest)
+        });
         (id.clone(), manifest)
     };
     if ids.len() < 64 {

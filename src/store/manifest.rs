@@ -13,13 +13,18 @@ use std::path::{Path, PathBuf};
 /// The format that this version writes; a newer one is refused.
 pub const FORMAT: u32 = 1;
 
+/// The format of a manifest that was published without all of its digests: an empty one means that it is in the mark
+/// `digests.json`, or still to be made (see `store/digests.rs`). A version that does not know of that would take every
+/// such file for damaged.
+pub const FORMAT_PENDING: u32 = 2;
+
 /// No manifest is longer (a million files at about 300 bytes each).
 const LIMIT: u64 = 512 << 20;
 
 /// Everything about a snapshot that never changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// [`FORMAT`] of the writer.
+    /// [`FORMAT`] of the writer; [`FORMAT_PENDING`] if it lacks digests.
     pub format: u32,
     /// The snapshot.
     pub id: SnapshotId,
@@ -131,7 +136,7 @@ pub enum Node {
 pub struct FileNode {
     /// Length in bytes.
     pub size: u64,
-    /// See `snapshot/digest.rs` for what is hashed.
+    /// See `snapshot/digest.rs` for what is hashed; empty while it is pending.
     pub digest: String,
     /// Bytes of it that were no hole when it was taken; told only of files of more than 1 MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -245,7 +250,7 @@ pub enum RecordError {
         why: String,
     },
     /// A later version wrote it.
-    #[error("{} has format {found}, newer than {FORMAT}: use a newer snapkeep", path.display())]
+    #[error("{} has format {found}, newer than this snapkeep knows: use a newer one", path.display())]
     Newer {
         /// The file.
         path: PathBuf,
@@ -284,13 +289,17 @@ pub fn seal<T: Serialize>(record: &T) -> Result<Vec<u8>, serde_json::Error> {
 /// # Errors
 /// [`RecordError`]: unreadable, damaged, or newer.
 pub fn unseal<T: for<'de> Deserialize<'de>>(path: &Path, bytes: &[u8]) -> Result<T, RecordError> {
+    unseal_up_to(path, bytes, FORMAT)
+}
+
+fn unseal_up_to<T: for<'de> Deserialize<'de>>(path: &Path, bytes: &[u8], newest: u32) -> Result<T, RecordError> {
     let damaged = |why: String| RecordError::Damaged { path: path.to_owned(), why };
     let envelope: Envelope<'_> = serde_json::from_slice(bytes).map_err(|e| damaged(e.to_string()))?;
     if checksum(envelope.body.get()) != envelope.checksum {
         return Err(damaged("the checksum does not match".to_owned()));
     }
     let format: FormatOnly = serde_json::from_str(envelope.body.get()).map_err(|e| damaged(e.to_string()))?;
-    if format.format > FORMAT {
+    if format.format > newest {
         return Err(RecordError::Newer { path: path.to_owned(), found: format.format });
     }
     serde_json::from_str(envelope.body.get()).map_err(|e| damaged(e.to_string()))
@@ -302,12 +311,28 @@ impl Manifest {
     /// # Errors
     /// [`RecordError`].
     pub fn read(fs: &Fs, path: &Path, id: &SnapshotId) -> Result<Self, RecordError> {
-        let manifest: Self = unseal(path, &fs.read_small(path, LIMIT)?)?;
+        let manifest = Self::unseal(path, &fs.read_small(path, LIMIT)?)?;
         if manifest.id != *id {
             let why = format!("it is the manifest of {}", manifest.id);
             return Err(RecordError::Damaged { path: path.to_owned(), why });
         }
         Ok(manifest)
+    }
+
+    /// What [`seal`] wrote of a manifest.
+    ///
+    /// # Errors
+    /// [`RecordError`]: damaged, or newer.
+    pub fn unseal(path: &Path, bytes: &[u8]) -> Result<Self, RecordError> {
+        unseal_up_to(path, bytes, FORMAT_PENDING)
+    }
+
+    /// The files whose digests are not there.
+    pub fn pending(&self) -> impl Iterator<Item = (&Entry, &FileNode)> {
+        self.entries.iter().filter_map(|entry| match &entry.node {
+            Node::File(file) if file.digest.is_empty() => Some((entry, file)),
+            _ => None,
+        })
     }
 
     /// The memory files.

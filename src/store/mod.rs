@@ -7,6 +7,7 @@ mod ballast;
 mod cache;
 pub mod compression;
 pub mod counters;
+pub mod digests;
 pub mod fs;
 pub mod index;
 pub mod instances;

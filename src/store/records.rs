@@ -1,6 +1,7 @@
 //! Changing what belongs to a snapshot: refs, holds, marks, publishing. Each durable first, then in the index.
 
 use super::counters::{read_record, write_record};
+use super::digests;
 use super::fs::{Fs, FsError};
 use super::index::{Known, RefTarget, Summary};
 use super::layout::Layout;
@@ -54,13 +55,19 @@ pub(super) fn read_mark(fs: &Fs, layout: &Layout, id: &SnapshotId, mark: &str) -
 }
 
 impl Store {
-    /// The manifest of a snapshot, read from the disk.
+    /// The manifest of a snapshot, read from the disk, with the digests that were made after it was published.
     ///
     /// # Errors
     /// [`StoreError::NoSnapshot`], or what is wrong with the manifest.
     pub fn manifest(&self, id: &SnapshotId) -> Result<Manifest, StoreError> {
         match Manifest::read(&self.fs, &Layout::manifest_in(&self.layout.snapshot(id)), id) {
-            Ok(manifest) => Ok(manifest),
+            Ok(mut manifest) => {
+                // Digests that cannot be read are as if they were still to be made; the start has reported them.
+                if let Err(error) = digests::complete(&self.fs, &self.layout, &mut manifest) {
+                    tracing::debug!(%error, %id, "digests pending");
+                }
+                Ok(manifest)
+            }
             Err(RecordError::Io(e)) if e.is_not_found() => Err(StoreError::no_snapshot(id)),
             Err(e) => Err(e.into()),
         }

@@ -7,7 +7,7 @@ use super::view::{
     ClockView, Findings, ForkBody, ForkViews, PlanBody, PlanView, PruneBody, PruneReport, RemovedView, RequestView, Requests, RestoredView,
     SnapshotFilter, SnapshotView, Snapshots, StatusView, TakeBody, TrashView, UndeletedView, UnforkedView, VerifyBody,
 };
-use crate::ids::{ForkId, HoldName, InstanceId};
+use crate::ids::{ForkId, HoldName, InstanceId, SnapshotId};
 use std::time::Duration;
 
 /// The result of every verb.
@@ -32,6 +32,8 @@ pub trait Backend: Send + Sync {
     fn snapshot(&self, snapshot: &str) -> Answer<SnapshotView>;
     /// `snapshot`: takes one now, and waits for it.
     fn take(&self, body: &TakeBody) -> Answer<SnapshotView>;
+    /// What `take` leaves to be done when somebody has its answer and there is no worker to do it in the background.
+    fn after_take(&self, _snapshot: &SnapshotId) {}
     /// `fork`: durable when this returns; made later, or within `wait`.
     fn fork(&self, snapshot: &str, body: &ForkBody, wait: Option<Duration>) -> Answer<Requests>;
     /// `forks`.

@@ -9,7 +9,7 @@ use crate::policy::cache::to_drop;
 use crate::policy::compress::{Attempt, Candidate, Compress, next};
 use crate::snapshot::pack::{CompressError, Compressed, compress, known_digest};
 use crate::store::compression::Outcome;
-use crate::store::fs::sys::lower_priority;
+use crate::store::fs::background::give_way;
 use crate::store::{Compression, Known, StoreError, Summary};
 use std::num::NonZeroUsize;
 use std::sync::atomic::Ordering;
@@ -22,7 +22,7 @@ impl Worker {
     /// Compresses all that is due, and drops what no fork wants; ends early once somebody stops the worker. For a thread of its
     /// own, whose priority it lowers.
     pub fn compress_due(&self) {
-        lower_priority();
+        give_way();
         self.tidy_cache();
         while !self.stopping.load(Ordering::SeqCst) {
             if !self.compress_next() {

@@ -6,6 +6,7 @@ mod checking;
 mod clock;
 pub mod compressing;
 mod due;
+mod hashing;
 pub mod importing;
 mod pinned;
 mod planning;
@@ -34,7 +35,7 @@ use crate::schedule::{Job, LedgerError, Schedules};
 use crate::snapshot::copy::{Flow, Progress};
 use crate::snapshot::space::shortage;
 use crate::snapshot::take::How;
-use crate::store::fs::Fs;
+use crate::store::fs::{CopyRate, Fs};
 use crate::store::instances::Scan;
 use crate::store::{OpenOptions, Store, StoreError};
 use chrono::{DateTime, Utc};
@@ -116,6 +117,10 @@ pub struct Worker {
     selection: Mutex<selection::Selection>,
     /// The pass of the background check.
     scrub: Mutex<scrub::Pass>,
+    /// Digests that are made after snapshots were published.
+    hashing: hashing::Hashing,
+    /// How fast all copies together may go.
+    copy_rate: Arc<CopyRate>,
     /// Who looks at the trash, if somebody does so in the background.
     sweeper: std::sync::OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// No new work is to begin.
@@ -138,10 +143,13 @@ impl Worker {
     /// [`WorkerError`]; [`StoreError::Busy`] if another worker has the store.
     pub fn open(config: Config, around: &Surroundings, progress: Arc<dyn Progress + Send + Sync>) -> Result<Arc<Self>, WorkerError> {
         let began = around.clock.since_boot();
-        let store = Store::open(&around.options(&config))?;
+        let copy_rate = Arc::new(CopyRate::new(Arc::clone(&around.clock), config.copy_rate));
+        let fs = around.fs.with_copy_rate(Arc::clone(&copy_rate));
+        let store = Store::open(&OpenOptions { fs, ..around.options(&config) })?;
         let (forks, torn_bytes) = Forks::open(Arc::clone(&store), config.fork, config.threads);
         let forks = Arc::new(forks);
         forks.configure_pool(config.pool.clone());
+        forks.watch(Arc::clone(&progress));
         let recovered = forks.recover()?;
         let staging = store.clear_staging()? + recovered.staging;
         importing::finish(&store)?;
@@ -175,6 +183,8 @@ impl Worker {
             importing: Mutex::default(),
             selection: Mutex::default(),
             scrub: Mutex::default(),
+            hashing: hashing::Hashing::default(),
+            copy_rate,
             sweeper: std::sync::OnceLock::new(),
             stopping: Arc::default(),
             cancelled: AtomicBool::new(false),
@@ -212,6 +222,7 @@ impl Worker {
     pub fn reload(&self, config: Config) {
         self.forks.configure(config.fork);
         self.forks.configure_pool(config.pool.clone());
+        self.copy_rate.set(config.copy_rate);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
         self.rejected.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.schedules.reconsider();
@@ -261,7 +272,14 @@ impl Worker {
     }
 
     fn how<'a>(&'a self, config: &'a Config, driver: &'a Plain) -> How<'a> {
-        How { driver, skip: &config.skip, memory_names: &config.driver.memory_names, reserve: config.reserve, flow: self.flow() }
+        How {
+            driver,
+            skip: &config.skip,
+            memory_names: &config.driver.memory_names,
+            reserve: config.reserve,
+            digests: config.digests,
+            flow: self.flow(),
+        }
     }
 
     /// Reads the instances root again: for changes that nobody was told of.
@@ -279,7 +297,8 @@ impl Worker {
         }
     }
 
-    /// Everything that is due now, once: slots, the queue, pruning, the trash, and then the ready pool for half a minute.
+    /// Everything that is due now, once: slots, the queue, pruning, the trash, and then the ready pool for half a minute. Digests
+    /// that are pending are the caller's to ask for ([`Worker::hash_all`]).
     ///
     /// # Errors
     /// [`Problem`] if the queue or the trash cannot be worked on. Slots that failed are in ledger and log; the number

@@ -78,8 +78,8 @@ impl Worker {
         let log = pass.log.get_or_insert_with(|| VerifyLog::load(&self.store.fs, &self.store.layout));
         let index = self.store.index();
         let known = index.present().filter_map(|(id, known)| {
-            // What is quarantined has been reported; what was just taken has just been hashed.
-            let summary = known.summary.as_ref().filter(|_| known.quarantined.is_none())?;
+            // What is quarantined has been reported; what was just taken has just been hashed, or is about to be.
+            let summary = known.summary.as_ref().filter(|s| known.quarantined.is_none() && !s.digests_pending)?;
             Some((id.clone(), log.at.get(id).copied().unwrap_or(summary.created_at)))
         });
         next(known, slot)

@@ -109,6 +109,7 @@ pub(super) fn view(store: &Store, summary: &Summary, known: &Known, max_age: Dur
         compressed_size_bytes: compression.packed_bytes,
         uncompressed_size_bytes: compression.packed_bytes.map(|_| summary.memory.iter().map(|file| file.size).sum()),
         compression_error: compression.error,
+        digests: if summary.digests_pending { "pending" } else { "there" }.to_owned(),
         imported_from: summary.imported.as_ref().map(|i| i.from.as_path().display().to_string()),
         tags_unread: summary.tags_unread.clone(),
         quarantined_because: known.quarantined.clone(),

@@ -161,6 +161,10 @@ impl Backend for Worker {
         }
     }
 
+    fn after_take(&self, snapshot: &SnapshotId) {
+        self.hash_one(snapshot);
+    }
+
     fn fork(&self, snapshot: &str, body: &ForkBody, wait: Option<Duration>) -> Answer<Requests> {
         let id = self.resolve(snapshot)?;
         let asks = asks(&id, body)?;

@@ -46,6 +46,9 @@ pub struct SnapshotView {
     /// Why it could not be compressed, if so.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub compression_error: Option<String>,
+    /// `there`, or `pending`: then nothing can tell yet whether the files are what they were.
+    #[serde(default)]
+    pub digests: String,
     /// The directory that it was imported from, if it was.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub imported_from: Option<String>,

@@ -188,6 +188,19 @@ fn the_driver_wants_names_commands_and_time() {
 }
 
 #[test]
+fn when_to_hash_is_a_word_and_a_rate_of_copies_is_a_size_of_more_than_nothing() {
+    let config = |lines: &str| read(&format!("{STORE}{lines}\n")).map(|config| (config.digests, config.copy_rate)).unwrap();
+    assert_eq!(config(""), (DigestTime::After, 0));
+    assert_eq!(config("[snapshot]\ndigests = \"before\"\n[worker]\ncopy_rate = \"200MiB\""), (DigestTime::Before, 200 << 20));
+    assert_eq!(config("[snapshot]\ndigests = \"after\"").0, DigestTime::After);
+    let message = |lines: &str| only(&format!("{STORE}{lines}\n")).0;
+    assert_eq!(message("[worker]\ncopy_rate = \"0B\""), "`copy_rate` must be more than 0");
+    assert!(message("[worker]\ncopy_rate = \"200 a second\"").starts_with("`copy_rate`"));
+    assert!(message("[worker]\ncopy_rate = 200").contains("must be a size"));
+    assert!(message("[snapshot]\ndigests = \"later\"").contains("\"before\""));
+}
+
+#[test]
 fn patterns_that_are_not_globs_are_refused_one_by_one() {
     let found = complaints(&format!("{STORE}[snapshot]\nskip = [\"*.tmp\", \"a[\", \"/\"]\n"));
     let expected =

@@ -34,6 +34,13 @@ pub struct Flow<'a> {
     pub cancelled: &'a AtomicBool,
 }
 
+/// How many threads may copy one file when `threads` are there for `jobs` trees that are built side by side: a lone one has
+/// them all, and many have one each.
+#[must_use]
+pub fn copy_threads(threads: usize, jobs: usize) -> usize {
+    (threads / jobs.max(1)).max(1)
+}
+
 impl fmt::Debug for Flow<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Flow").field("threads", &self.threads).field("cancelled", &self.cancelled).finish_non_exhaustive()
@@ -105,6 +112,12 @@ impl Flow<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn threads_are_divided_among_trees_and_none_goes_without() {
+        let divided = [(4, 1), (4, 2), (4, 3), (4, 1000), (1, 1), (0, 0)].map(|(threads, jobs)| copy_threads(threads, jobs));
+        assert_eq!(divided, [4, 2, 1, 1, 1, 1]);
+    }
 
     #[test]
     fn every_job_is_done_once_and_the_first_error_ends_the_rest() {

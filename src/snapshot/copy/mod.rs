@@ -11,8 +11,10 @@
 //!
 //! Nothing here publishes, names a snapshot or runs a freeze command; the source is only read.
 
+mod blocks;
 mod data;
 mod flow;
+mod flush;
 mod one;
 mod roles;
 pub(super) mod stock;
@@ -20,10 +22,12 @@ mod sync;
 
 pub use data::{Cloner, DataError, Method};
 pub(crate) use data::{cannot_share, stretches};
-pub use flow::{Flow, NoProgress, Progress};
+pub use flow::{Flow, NoProgress, Progress, copy_threads};
+pub use flush::flush_tree;
 pub use sync::sync_tree;
 
 use crate::config::Skip;
+use crate::snapshot::digest::BLOCK;
 use crate::store::fs::{Below, FileType, Found, Fs, FsError, Meta, Op};
 use crate::store::manifest::{Entry, Kind, Node, Skipped, TextPath};
 use nix::errno::Errno;
@@ -89,7 +93,7 @@ fn is_parents(file: &ParentFile, meta: &Meta) -> bool {
 /// A tree that was copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CopiedTree {
-    /// Directories before what is in them; digests of copied files are still empty (see `hash_tree`).
+    /// Directories before what is in them; digests of files whose bytes nobody saw are still empty (see `hash_tree`).
     pub entries: Vec<Entry>,
     /// What was left out.
     pub skipped: Vec<Skipped>,
@@ -103,6 +107,8 @@ pub struct CopiedTree {
     pub linked: usize,
     /// Files whose extents are shared with the source's.
     pub reflinked: usize,
+    /// Long files whose data was read and written: their pages are in the page cache.
+    pub copied: Vec<TextPath>,
     /// How many passes found something that had changed.
     pub repeats: usize,
 }
@@ -132,7 +138,7 @@ pub enum CopyError {
 pub fn copy_tree(ctx: &CopyContext<'_>, source: &Path, dest: &Path) -> Result<CopiedTree, CopyError> {
     let mut copier = Copier {
         ctx,
-        cloner: Cloner::new(ctx.fs, ctx.flow),
+        cloner: Cloner::new(ctx.fs, ctx.flow).leaving_cache(),
         source: Below::open(ctx.fs, source)?,
         dest: Below::open(ctx.fs, dest)?,
         linked_from: Below::open(ctx.fs, dest)?,
@@ -325,13 +331,25 @@ impl Copier<'_> {
 
     fn finish(mut self, found: &[Found], skipped: Vec<Skipped>, repeats: usize) -> Result<CopiedTree, CopyError> {
         let kind = if roles::has_memory(found, self.ctx.memory_names) { Kind::Standby } else { Kind::Stopped };
-        let mut tree =
-            CopiedTree { entries: Vec::new(), skipped, size_bytes: 0, allocated_bytes: 0, kind, linked: 0, reflinked: 0, repeats };
+        let mut tree = CopiedTree {
+            entries: Vec::new(),
+            skipped,
+            size_bytes: 0,
+            allocated_bytes: 0,
+            kind,
+            linked: 0,
+            reflinked: 0,
+            copied: Vec::new(),
+            repeats,
+        };
         for path in found.iter().map(|f| &f.path) {
             let Some(done) = self.done.remove(path) else { continue };
             if let Node::File(file) = &done.entry.node {
                 tree.size_bytes = tree.size_bytes.saturating_add(file.size);
                 tree.allocated_bytes = tree.allocated_bytes.saturating_add(done.allocated);
+                if file.size > BLOCK && matches!(done.how, How::Copied | How::Parents { linked: false }) {
+                    tree.copied.push(done.entry.path.clone());
+                }
             }
             tree.linked += usize::from(done.how == How::Parents { linked: true });
             tree.reflinked += usize::from(done.how == How::Reflinked);

@@ -132,9 +132,15 @@ impl Copier<'_> {
                 done.too_fresh = later.differs_from(&done.seen);
             }
         }
-        match self.cloner.fill(from, path, &to, &to_path, done.seen.size) {
-            Ok(Method::Reflink) if done.how == How::Copied => done.how = How::Reflinked,
-            Ok(_) => {}
+        match self.cloner.fill_and_hash((from, path), (&to, &to_path), done.seen.size, true) {
+            Ok((method, digest)) => {
+                if method == Method::Reflink && done.how == How::Copied {
+                    done.how = How::Reflinked;
+                }
+                if let Node::File(file) = &mut done.entry.node {
+                    file.digest = digest.unwrap_or_default();
+                }
+            }
             Err(DataError::Short { .. }) => return Ok(false),
             Err(e) => return Err(e.into()),
         }
@@ -178,7 +184,7 @@ impl Copier<'_> {
 
 /// Writes the source's dirty pages out and looks at it.
 pub(super) fn flushed(fs: &Fs, from: &File, path: &Path) -> Result<Meta, FsError> {
-    match fs.fdatasync(from, path) {
+    match fs.write_out(from, path) {
         // A read-only or strange file system has nothing to flush.
         Err(e) if !matches!(e.source, Errno::EROFS | Errno::EINVAL) => return Err(e),
         _ => {}

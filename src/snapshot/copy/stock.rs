@@ -42,8 +42,17 @@ pub(crate) fn take_stock(ctx: &CopyContext<'_>, source: &Path) -> Result<Stock, 
     let (found, skipped) = look(ctx, source)?;
     let roles = roles(&found, ctx.memory_names);
     let kind = if has_memory(&found, ctx.memory_names) { Kind::Standby } else { Kind::Stopped };
-    let mut tree =
-        CopiedTree { entries: Vec::new(), skipped, size_bytes: 0, allocated_bytes: 0, kind, linked: 0, reflinked: 0, repeats: 0 };
+    let mut tree = CopiedTree {
+        entries: Vec::new(),
+        skipped,
+        size_bytes: 0,
+        allocated_bytes: 0,
+        kind,
+        linked: 0,
+        reflinked: 0,
+        copied: Vec::new(),
+        repeats: 0,
+    };
     let mut below = Below::open(ctx.fs, source)?;
     for (item, role) in found.iter().zip(&roles) {
         if ctx.flow.is_cancelled() {

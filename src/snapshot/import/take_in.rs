@@ -2,6 +2,7 @@
 
 use super::survey::Candidate;
 use super::ways::{ASIDE, Moved, Theirs, finish, is_remainder, move_in, not_its_own, remove_aside, take_away};
+use crate::config::DigestTime;
 use crate::driver::{Driver, DriverError, Quiesced};
 use crate::ids::{InstanceId, PolicyName, SnapshotId};
 use crate::policy::KindRule;
@@ -133,7 +134,8 @@ fn context<'a>(store: &'a Store, how: How<'a>) -> CopyContext<'a> {
 /// # Errors
 /// [`ImportError`]; the directory is whole, in its place or, as the error says, in the store.
 pub fn take_in(store: &Arc<Store>, dir: &Path, candidate: &Candidate, errand: &Errand, how: How<'_>) -> Result<Entered, ImportError> {
-    let how = How { driver: &AtRest, ..how };
+    // What is imported may be all that there is of it, and its directory may be taken away: never without digests.
+    let how = How { driver: &AtRest, digests: DigestTime::Before, ..how };
     let path = dir.join(&candidate.name);
     let open = store.fs.open_dir(dir)?;
     let theirs = Theirs { dir: &open, name: &candidate.name, path: &path };
@@ -241,6 +243,9 @@ pub fn take_known_away(
     let path = dir.join(&candidate.name);
     let open = store.fs.open_dir(dir)?;
     let manifest = store.manifest(id)?;
+    if manifest.pending().next().is_some() {
+        return Ok(Some(format!("not all digests of snapshot {id} are made yet")));
+    }
     // Length and time are not enough here: it may have been written again since.
     let mut entries = manifest.entries.clone();
     for entry in &mut entries {

@@ -50,9 +50,8 @@ pub fn unpack_file(
         flow.progress.advance(hashed.bytes);
         Ok(hashed.hashes)
     })?;
-    let mut hashes: Vec<_> = done.into_iter().flatten().collect();
-    hashes.sort_unstable_by_key(|(block, _)| *block);
-    Ok(Packed { bytes: fs.stat_open(from.0, from.1)?.size, digest: digest_of(size, &hashes) })
+    let hashes = done.into_iter().flatten().collect();
+    Ok(Packed { bytes: fs.stat_open(from.0, from.1)?.size, digest: digest_of(size, hashes) })
 }
 
 fn damaged(path: &Path, why: impl Into<String>) -> PackError {

@@ -48,8 +48,7 @@ pub fn pack_file(fs: &Fs, from: (&File, &Path), to: (&File, &Path), size: u64, h
         done.map(|hashed| hashed.hashes).map_err(|e| out.fail(e))
     };
     let Ok(hashes) = flow.each(units.len(), state, job) else { return Err(out.into_error()) };
-    let mut hashes: Vec<_> = hashes.into_iter().flatten().collect();
-    hashes.sort_unstable_by_key(|(block, _)| *block);
+    let hashes = hashes.into_iter().flatten().collect();
     let (frames, end) = out.into_frames();
     let table = table::table(&frames);
     fs.write_at(to.0, to.1, &table, end)?;
@@ -57,7 +56,7 @@ pub fn pack_file(fs: &Fs, from: (&File, &Path), to: (&File, &Path), size: u64, h
     if packed > how.at_most {
         Err(PackError::NoGain)
     } else {
-        Ok(Packed { bytes: packed, digest: crate::snapshot::digest::digest_of(size, &hashes) })
+        Ok(Packed { bytes: packed, digest: crate::snapshot::digest::digest_of(size, hashes) })
     }
 }
 

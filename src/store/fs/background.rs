@@ -16,3 +16,22 @@ pub fn give_way() {
         libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, LOWEST);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    fn nice() -> i32 {
+        // SAFETY: takes no pointers, and 0 stands for the calling thread.
+        unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+    }
+
+    #[test]
+    fn only_the_thread_that_asks_and_those_that_it_makes_have_less_of_the_processor() {
+        let before = nice();
+        let lowered = std::thread::spawn(|| {
+            super::give_way();
+            (nice(), std::thread::spawn(nice).join().unwrap())
+        });
+        assert_eq!(lowered.join().unwrap(), (19, 19));
+        assert_eq!(nice(), before);
+    }
+}

@@ -6,10 +6,12 @@
 pub mod background;
 mod below;
 mod beneath;
+mod cache;
 mod gate;
 mod mounts;
 mod pace;
 mod place;
+mod rate;
 mod read;
 mod record;
 pub mod sys;
@@ -17,9 +19,11 @@ mod tree;
 mod walk;
 
 pub use below::Below;
+pub use cache::Absent;
 pub use gate::{FailNth, Gate, Op, StopAfter};
 pub use pace::Pace;
 pub use place::{Dir, Place};
+pub use rate::CopyRate;
 pub use read::{DirEntry, FileType, Meta, Space};
 pub use tree::Remover;
 pub use walk::Found;
@@ -83,6 +87,7 @@ pub type Result<T> = std::result::Result<T, FsError>;
 pub struct Fs {
     gate: Option<Arc<dyn Gate>>,
     pace: Option<Pace>,
+    copy_rate: Option<Arc<CopyRate>>,
 }
 
 impl Fs {
@@ -95,13 +100,26 @@ impl Fs {
     /// The kernel behind a gate that sees every write-like call before it is made.
     #[must_use]
     pub fn gated(gate: Arc<dyn Gate>) -> Self {
-        Self { gate: Some(gate), pace: None }
+        Self { gate: Some(gate), ..Self::default() }
     }
 
     /// The same, unlinking at this pace.
     #[must_use]
     pub fn paced(&self, pace: Pace) -> Self {
-        Self { gate: self.gate.clone(), pace: Some(pace) }
+        Self { pace: Some(pace), ..self.clone() }
+    }
+
+    /// The same, copying no more bytes a second than this, in all copies together.
+    #[must_use]
+    pub fn with_copy_rate(&self, rate: Arc<CopyRate>) -> Self {
+        Self { copy_rate: Some(rate), ..self.clone() }
+    }
+
+    /// To be called behind so many bytes of a copy: rests if all copies together are ahead of their rate, until `stop` is set.
+    pub fn rest_after_copying(&self, bytes: u64, stop: &std::sync::atomic::AtomicBool) {
+        if let Some(rate) = &self.copy_rate {
+            rate.spend(bytes, stop);
+        }
     }
 
     /// Asks the gate, makes the call, and gives a failure its path.
@@ -250,6 +268,12 @@ impl Fs {
         self.change(Op::Reflink, path.into(), |_| sys::ficlone(to, from))
     }
 
+    /// Copies a stretch of `from` to the same place in `to` inside the kernel, which shares its extents where it can
+    /// (copy_file_range(2)); the number of bytes that it took, 0 at the end of `from`.
+    pub fn copy_range(&self, from: &File, to: &File, path: &Path, range: std::ops::Range<u64>) -> Result<u64> {
+        self.change(Op::Write, path.into(), |_| sys::copy_range(from, to, range.clone()))
+    }
+
     /// Makes a file's data and metadata durable (fsync(2)).
     pub fn fsync(&self, file: impl AsFd, path: &Path) -> Result<()> {
         self.change(Op::Fsync, path.into(), |_| nix::unistd::fsync(file))
@@ -258,6 +282,16 @@ impl Fs {
     /// Makes a file's data durable, with the metadata needed to read it (fdatasync(2)).
     pub fn fdatasync(&self, file: &File, path: &Path) -> Result<()> {
         self.change(Op::Fsync, path.into(), |_| nix::unistd::fdatasync(file))
+    }
+
+    /// Writes a file's dirty pages out, so that the next write through a mapping faults and sets the file's times. Where the
+    /// page cache is known to be the file's own, without a flush of the disk's cache: nothing has to be durable here, and an
+    /// instance at rest would wait for everybody's. Elsewhere (an overlay has the pages in a file below) as a sync.
+    pub fn write_out(&self, file: &File, path: &Path) -> Result<()> {
+        if !self.has_own_pages(file) {
+            return self.fdatasync(file, path);
+        }
+        self.change(Op::Fsync, path.into(), |_| sys::write_out(file))
     }
 
     /// Makes a directory's entries durable.

@@ -4,6 +4,7 @@
 use nix::errno::Errno;
 use std::ffi::OsStr;
 use std::fs::File;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt as _;
 
@@ -26,16 +27,81 @@ pub fn forget_pages(file: &File) {
     unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
 }
 
-/// Lets the calling thread, and those that it makes from now on, have processor and disk only where others leave some
-/// (setpriority(2), ioprio_set(2)). One that may not be lowered works on as it is.
-pub fn lower_priority() {
-    /// linux/ioprio.h: a thread; the least of the best-effort levels.
-    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
-    const LEAST: libc::c_int = 2 << 13 | 7;
-    // SAFETY: neither call takes a pointer, and 0 stands for the calling thread.
-    unsafe {
-        libc::setpriority(libc::PRIO_PROCESS, 0, 19);
-        libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, LEAST);
+/// Copies a stretch to the same place of another file (copy_file_range(2)); the number of bytes taken.
+///
+/// # Errors
+/// EXDEV, EINVAL, EOPNOTSUPP and ENOSYS where the kernel cannot; EIO and ENOSPC when it failed.
+pub fn copy_range(from: &File, to: &File, range: Range<u64>) -> nix::Result<u64> {
+    let start = i64::try_from(range.start).map_err(|_| Errno::EFBIG)?;
+    let length = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
+    let (mut from_at, mut to_at) = (start, start);
+    // SAFETY: both descriptors are open and both offsets are live for the length of the call.
+    let rc = unsafe { libc::copy_file_range(from.as_raw_fd(), &raw mut from_at, to.as_raw_fd(), &raw mut to_at, length, 0) };
+    Errno::result(rc).map(|taken| u64::try_from(taken).unwrap_or(0))
+}
+
+/// Has the kernel begin to write a stretch's dirty pages, and does not wait for them (sync_file_range(2)).
+///
+/// # Errors
+/// Nothing is promised by it, so that it cannot be had is nothing to act on.
+pub fn begin_writing(file: &File, range: Range<u64>) -> nix::Result<()> {
+    let start = i64::try_from(range.start).map_err(|_| Errno::EFBIG)?;
+    let length = i64::try_from(range.end.saturating_sub(range.start)).map_err(|_| Errno::EFBIG)?;
+    // SAFETY: the descriptor is open, and the arguments are plain integers.
+    let rc = unsafe { libc::sync_file_range(file.as_raw_fd(), start, length, libc::SYNC_FILE_RANGE_WRITE) };
+    Errno::result(rc).map(drop)
+}
+
+/// Writes a file's dirty pages out and waits for them, without making anything durable (sync_file_range(2)).
+///
+/// # Errors
+/// EIO and ENOSPC where they could not be written.
+pub fn write_out(file: &File) -> nix::Result<()> {
+    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    // SAFETY: the descriptor is open, and the arguments are plain integers; a length of 0 means to the end.
+    let rc = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, flags) };
+    Errno::result(rc).map(drop)
+}
+
+/// A file as it would be mapped, to ask which of its pages are in the page cache; never read or written through.
+pub struct Mapped {
+    at: *mut libc::c_void,
+    length: usize,
+}
+
+impl Mapped {
+    /// Maps the first `size` bytes of a file.
+    ///
+    /// # Errors
+    /// ENOMEM for a file longer than the address space, ENODEV where files cannot be mapped.
+    pub fn new(file: &File, size: u64) -> nix::Result<Self> {
+        let length = usize::try_from(size).map_err(|_| Errno::ENOMEM)?;
+        // SAFETY: a new mapping at a place of the kernel's choice; nobody dereferences it.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+        if at == libc::MAP_FAILED { Err(Errno::last()) } else { Ok(Self { at, length }) }
+    }
+
+    /// For each page of a stretch that begins at a page, whether it is in the cache (mincore(2)). The kernel says yes of
+    /// everything to those who may not write to the file.
+    ///
+    /// # Errors
+    /// EINVAL for a stretch outside of the mapping.
+    pub fn resident(&self, range: Range<usize>, page: usize) -> nix::Result<Vec<u8>> {
+        let length = range.end.saturating_sub(range.start);
+        if length == 0 || range.end > self.length || !range.start.is_multiple_of(page) {
+            return Err(Errno::EINVAL);
+        }
+        let mut pages = vec![0_u8; length.div_ceil(page)];
+        // SAFETY: the stretch lies in the mapping, and `pages` has a byte for each of its pages.
+        let rc = unsafe { libc::mincore(self.at.cast::<u8>().add(range.start).cast(), length, pages.as_mut_ptr()) };
+        Errno::result(rc).map(|_| pages)
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and nobody has a reference into it.
+        unsafe { libc::munmap(self.at, self.length) };
     }
 }
 
@@ -150,24 +216,5 @@ pub fn each_name(dir: &impl AsRawFd, mut tell: impl FnMut(&OsStr, bool)) -> nix:
             let len = usize::from(u16::from_ne_bytes([*low, *high]));
             rest = rest.get(len.max(1)..).unwrap_or_default();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    fn nice() -> i32 {
-        // SAFETY: takes no pointers, and 0 stands for the calling thread.
-        unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
-    }
-
-    #[test]
-    fn only_the_thread_that_asks_and_those_that_it_makes_have_less_of_the_processor() {
-        let before = nice();
-        let lowered = std::thread::spawn(|| {
-            super::lower_priority();
-            (nice(), std::thread::spawn(nice).join().unwrap())
-        });
-        assert_eq!(lowered.join().unwrap(), (19, 19));
-        assert_eq!(nice(), before);
     }
 }

@@ -5,9 +5,10 @@ use super::inodes::{Owner, Role};
 use super::packed::is_packed;
 use crate::ids::SnapshotId;
 use crate::store::Compression;
+use crate::store::digests::{Digests, MARK};
 use crate::store::fs::{Below, FileType, Found, Meta};
 use crate::store::layout::Layout;
-use crate::store::manifest::{Entry, FileNode, Manifest, Node, RecordError, unseal};
+use crate::store::manifest::{Entry, FileNode, Manifest, Node, RecordError};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -27,12 +28,12 @@ impl Check<'_> {
         let place = self.report.place();
         let dir = self.layout.snapshot(&id);
         let wanted = (self.options.compare)(&id);
-        self.snapshot(&id, &dir, wanted);
+        let is_whole = self.snapshot(&id, &dir, wanted);
         if self.is_gone(&dir) {
             // It was cut meanwhile, and is looked at in the trash.
             return self.report.back_to(place);
         }
-        if wanted && !self.is_stopped {
+        if wanted && is_whole && !self.is_stopped {
             // One that is not is looked at again by a run that goes on here: it must report it as well.
             if !self.report.has_error_since(place) {
                 (self.options.compared)(&id);
@@ -43,13 +44,15 @@ impl Check<'_> {
         self.report.snapshots += 1;
     }
 
-    fn snapshot(&mut self, id: &SnapshotId, dir: &Path, wanted: bool) {
-        let manifest = self.manifest(id, dir);
+    /// Looks at one; whether all its digests are there.
+    fn snapshot(&mut self, id: &SnapshotId, dir: &Path, wanted: bool) -> bool {
+        let mut manifest = self.manifest(id, dir);
+        let is_whole = manifest.as_mut().is_some_and(|manifest| self.late_digests(manifest, dir));
         let data = Layout::data_in(dir);
         let mut place = self.report.place();
         let mut compression = self.compression(id);
         loop {
-            let Some(found) = self.tree(&data) else { return };
+            let Some(found) = self.tree(&data) else { return is_whole };
             self.note_snapshot(id, &data, Owner::Snapshot, manifest.as_ref(), &found);
             if let Some(manifest) = &manifest {
                 self.compare(manifest, &data, &found, (wanted, compression.as_ref()));
@@ -57,11 +60,32 @@ impl Check<'_> {
             // It may have been compressed meanwhile: then its memory was looked for in the wrong place.
             let now = Compression::read(self.fs, self.layout, id).ok().flatten().filter(|now| now.packed().is_some());
             if now == compression {
-                return;
+                break;
             }
             self.report.back_to(std::mem::replace(&mut place, self.report.place()));
             compression = now;
         }
+        is_whole
+    }
+
+    /// Fills in digests that were made after the snapshot was published; whether all are there now.
+    fn late_digests(&mut self, manifest: &mut Manifest, dir: &Path) -> bool {
+        if manifest.pending().next().is_none() {
+            return true;
+        }
+        let path = self.layout.mark(&manifest.id, MARK);
+        match Digests::read(self.fs, &path, &manifest.id) {
+            Ok(digests) => digests.iter().for_each(|digests| digests.fill(manifest)),
+            // No harm to the snapshot itself: they are as good as not made yet.
+            Err(e) => self.report.warn("digests.unreadable", &path, format!("{e}; they are pending again")),
+        }
+        let pending = manifest.pending().count();
+        if pending > 0 {
+            let what =
+                format!("{pending} of its files have no digest yet: damage to them cannot be found; the worker, or `once`, makes them");
+            self.report.info("digests.pending", dir, what);
+        }
+        pending == 0
     }
 
     /// Snapshots in the trash: only which there are and what names their files have.
@@ -111,7 +135,7 @@ impl Check<'_> {
     /// A manifest, if it can be read.
     fn manifest(&mut self, id: &SnapshotId, dir: &Path) -> Option<Manifest> {
         let path = Layout::manifest_in(dir);
-        let read = self.fs.read_small(&path, LIMIT).map_err(RecordError::from).and_then(|bytes| unseal::<Manifest>(&path, &bytes));
+        let read = self.fs.read_small(&path, LIMIT).map_err(RecordError::from).and_then(|bytes| Manifest::unseal(&path, &bytes));
         match read {
             Ok(manifest) if manifest.id == *id => return Some(manifest),
             Ok(other) => self.report.error("manifest.foreign", &path, format!("it is the manifest of {}", other.id)),
@@ -179,7 +203,7 @@ impl Check<'_> {
             match &entry.node {
                 Node::Dir => self.mode(&at, entry, meta),
                 Node::File(file) => {
-                    if self.file(&at, entry, file, meta) {
+                    if self.file(&at, entry, file, meta) && !file.digest.is_empty() {
                         to_hash.push((entry, file, **meta));
                     }
                 }

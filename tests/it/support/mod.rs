@@ -18,7 +18,7 @@ pub mod sweep;
 
 use chrono::{TimeZone as _, Utc};
 use snapkeep::clock::{Clock, ManualClock};
-use snapkeep::config::{DriverConfig, ForkConfig, MemoryMethod, Reserve, Skip, SourcePaths, parse};
+use snapkeep::config::{DigestTime, DriverConfig, ForkConfig, MemoryMethod, Reserve, Skip, SourcePaths, parse};
 use snapkeep::driver::Plain;
 use snapkeep::event::{Collected, Event, Events};
 use snapkeep::fork::queue::{Ask, Naming, Request, RequestState};
@@ -144,6 +144,10 @@ impl Open {
     }
 
     pub fn take(&self, name: &str) -> Result<SnapshotId, TakeError> {
+        self.take_with(name, DigestTime::Before, Flow::quiet())
+    }
+
+    pub fn take_with(&self, name: &str, digests: DigestTime, flow: Flow<'_>) -> Result<SnapshotId, TakeError> {
         let driver =
             Plain::new(DriverConfig { memory_names: vec!["memory".into()], freeze: vec![], thaw: vec![], timeout: Duration::from_secs(5) });
         let skip = Skip::new(&["logs/", "*.tmp"]).unwrap();
@@ -155,8 +159,7 @@ impl Open {
             tags: std::collections::BTreeMap::new(),
             kind: KindRule::Auto,
         };
-        let how =
-            How { driver: &driver, skip: &skip, memory_names: &["memory".to_owned()], reserve: Reserve::Bytes(0), flow: Flow::quiet() };
+        let how = How { driver: &driver, skip: &skip, memory_names: &["memory".to_owned()], reserve: Reserve::Bytes(0), digests, flow };
         take(&self.store, &wanted, how).map(|taken| taken.summary.id.clone())
     }
 
