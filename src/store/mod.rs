@@ -13,11 +13,16 @@ pub mod keyed;
 #[cfg(test)]
 mod keyed_tests;
 pub mod layout;
+pub(crate) mod lean;
 mod load;
 pub mod manifest;
+mod marks;
 mod open;
+mod par;
+mod pool;
 pub mod probe;
 mod records;
+mod refs;
 pub mod root;
 pub mod sizes;
 pub mod tags;
@@ -32,6 +37,7 @@ mod sync {
 pub use index::{Index, Known, MemoryFile, RefTarget, Summary};
 pub use open::{OpenOptions, SnapshotGuard, Store, StorePin};
 pub use records::Pinned;
+pub use refs::Refs;
 pub use root::RootProof;
 
 use crate::ids::{IdError, SnapshotId};

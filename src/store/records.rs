@@ -1,17 +1,18 @@
 //! Changing what belongs to a snapshot: refs, holds, marks, publishing. Each durable first, then in the index.
 
-use super::counters::{read_record, write_record};
-use super::fs::{Fs, FsError};
+use super::counters::write_record;
+use super::fs::FsError;
 use super::index::{Known, RefTarget, Summary};
 use super::layout::Layout;
 use super::load;
 use super::manifest::{FORMAT, Manifest, RecordError};
 use super::open::{SnapshotGuard, Store};
+use super::refs::Refs;
 use super::{RootProof, StoreError};
 use crate::ids::{ForkId, HoldName, SnapshotId};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -49,10 +50,6 @@ pub(super) struct Mark {
     pub(super) why: String,
 }
 
-pub(super) fn read_mark(fs: &Fs, layout: &Layout, id: &SnapshotId, mark: &str) -> Result<Option<Mark>, RecordError> {
-    read_record(fs, &layout.mark(id, mark))
-}
-
 impl Store {
     /// The manifest of a snapshot, read from the disk.
     ///
@@ -66,7 +63,8 @@ impl Store {
         }
     }
 
-    /// A copy of what is known of a snapshot.
+    /// A copy of what is known of a snapshot. Who only looks at a field asks [`Store::index`]: as long as there is a copy,
+    /// a change of many refs has to copy them all.
     ///
     /// # Errors
     /// [`StoreError::NoSnapshot`].
@@ -96,9 +94,11 @@ impl Store {
         let id = &manifest.id;
         let moved = self.fs.move_durably(from, &self.layout.snapshot(id), dirs);
         if moved.as_ref().map_or_else(|e| e.is_moved, |()| true) {
-            self.change(id, |known| {
+            let mut index = self.index_mut();
+            let summary = index.share(Arc::new(Summary::from(manifest)));
+            index.change(id, |known| {
                 known.present = true;
-                known.summary = Some(Arc::new(Summary::from(manifest)));
+                known.summary = Some(summary);
             });
         }
         Ok(moved.map_err(|e| e.error)?)
@@ -162,20 +162,18 @@ impl Store {
         for id in ids {
             let guard = self.lock_snapshot(&id);
             let dir = self.layout.refs_of(&id);
-            let mut there = BTreeMap::new();
+            let mut there = Refs::default();
             for entry in self.fs.list_if_there(&dir)? {
                 if let Some(Ok(fork)) = entry.name.to_str().map(ForkId::parse) {
                     there.insert(fork, load::read_ref(&self.fs, &dir.join(&entry.name)));
                 }
             }
             let known = self.index().get(&id).map(|known| known.refs.clone()).unwrap_or_default();
-            let lost: Vec<_> = known
-                .into_iter()
-                .filter_map(|(fork, target)| match target {
-                    RefTarget::At(path) if !there.contains_key(&fork) => Some((fork, path)),
-                    _ => None,
-                })
-                .collect();
+            let lost = known.iter().filter_map(|(fork, target)| match target {
+                RefTarget::At(path) if !there.contains_key(fork) => Some((fork.clone(), path.clone())),
+                _ => None,
+            });
+            let lost: Vec<_> = lost.collect();
             // At no moment does one that is made again not count.
             there.extend(lost.iter().map(|(fork, path)| (fork.clone(), RefTarget::At(path.clone()))));
             self.change(&id, |known| known.refs = there);
@@ -361,6 +359,10 @@ impl Store {
         for dir in [self.layout.marks(), self.layout.holds()] {
             for entry in self.fs.list_if_there(&dir)? {
                 let Some(Ok(id)) = entry.name.to_str().map(SnapshotId::parse) else { continue };
+                // Nothing to ask the disk for, again and again, for each that has a mark.
+                if self.index().get(&id).is_some_and(|known| known.present) {
+                    continue;
+                }
                 let _guard = self.lock_snapshot(&id);
                 // Under its lock, and the trash too: it may be cut, or brought back, at any other moment.
                 let is_there = self.fs.stat_if_there(&self.layout.snapshot(&id))?.is_some();

@@ -3,7 +3,7 @@
 
 use nix::errno::Errno;
 use std::fs::File;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::AsRawFd;
 
 /// fcntl(2); the libc crate lacks it for some targets.
 const F_SETSIG: libc::c_int = 10;
@@ -16,6 +16,16 @@ pub fn ficlone(to: &File, from: &File) -> nix::Result<()> {
     // SAFETY: both descriptors are open for the length of the call, and FICLONE takes a descriptor by value.
     let rc = unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONE, from.as_raw_fd()) };
     Errno::result(rc).map(drop)
+}
+
+/// Fills `buffer` with entries of an open directory (getdents64(2)); 0 at its end.
+///
+/// # Errors
+/// As the kernel says.
+pub fn getdents(dir: &impl AsRawFd, buffer: &mut [u8]) -> nix::Result<usize> {
+    // SAFETY: the descriptor is open, and the kernel writes at most as many bytes as the buffer has.
+    let rc = unsafe { libc::syscall(libc::SYS_getdents64, dir.as_raw_fd(), buffer.as_mut_ptr(), buffer.len()) };
+    Errno::result(rc).map(|len| usize::try_from(len).unwrap_or(0))
 }
 
 /// Extents asked for at once.
