@@ -12,6 +12,7 @@ mod recipe;
 pub mod reconcile;
 mod remove;
 pub mod rewrite;
+mod watching;
 
 pub use remove::RemovedFork;
 
@@ -19,7 +20,7 @@ use crate::config::ForkConfig;
 use crate::event::Event;
 use crate::ids::{ForkId, ForkName, InstanceId, SnapshotId};
 use crate::store::fs::FsError;
-use crate::store::instances::{Scan, ScanCache};
+use crate::store::instances::{Scan, ScanProgress};
 use crate::store::journal::{Journal, JournalError};
 use crate::store::root::RootError;
 use crate::store::{Store, StoreError};
@@ -110,9 +111,14 @@ pub struct Forks {
     changed: Condvar,
     asks: group::GroupCommit<Ask, Result<Request, ForkError>>,
     recipes: Mutex<HashMap<SnapshotId, Arc<recipe::Recipe>>>,
-    scans: Mutex<ScanCache>,
+    /// One brings the refs up to what the root shows at a time; taken before all other locks.
+    acting: Mutex<()>,
+    eyes: Mutex<watching::Eyes>,
     noted: Mutex<BTreeSet<(SnapshotId, String)>>,
     last_scan: RwLock<Arc<Scan>>,
+    scan_number: std::sync::atomic::AtomicU64,
+    /// How far a reading of the root is.
+    pub progress: ScanProgress,
     /// Whether the root was read since the start.
     has_scanned: std::sync::atomic::AtomicBool,
     root_was_lost: std::sync::atomic::AtomicBool,
@@ -173,9 +179,12 @@ impl Forks {
             changed: Condvar::new(),
             asks: group::GroupCommit::default(),
             recipes: Mutex::default(),
-            scans: Mutex::default(),
+            acting: Mutex::default(),
+            eyes: Mutex::default(),
             noted: Mutex::default(),
             last_scan: RwLock::default(),
+            scan_number: std::sync::atomic::AtomicU64::default(),
+            progress: ScanProgress::default(),
             has_scanned: std::sync::atomic::AtomicBool::new(false),
             root_was_lost: std::sync::atomic::AtomicBool::new(false),
             fell_back: std::sync::atomic::AtomicU64::new(0),
