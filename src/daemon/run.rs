@@ -36,9 +36,7 @@ const SWEEP: Duration = Duration::from_secs(5);
 pub fn run(config: Config, around: &Surroundings) -> Answer<()> {
     let socket = config.socket.clone();
     let path = config.file.clone();
-    let worker = Worker::open(config, around, Arc::new(NoProgress)).map_err(|e| problem_of_open(&e))?;
-    reload::report_loaded(&worker, &worker.config());
-    worker.announce();
+    let worker = Worker::begin(config, around, Arc::new(NoProgress)).map_err(|e| problem_of_open(&e))?;
     let failed = |what: &str, e: &dyn std::fmt::Display| Problem::new(ProblemKind::Failed, format!("cannot {what}: {e}"));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|e| failed("start the async runtime", &e))?;
@@ -52,7 +50,10 @@ pub fn run(config: Config, around: &Surroundings) -> Answer<()> {
     });
     let sweep = Arc::clone(&daemon.sweep);
     worker.set_sweeper(move || sweep.notify_one());
-    let result = runtime.block_on(daemon.serve(socket)).map_err(|e| failed("run", &e));
+    let result = runtime.block_on(daemon.serve(socket)).map_err(|e| match e.downcast::<Problem>() {
+        Ok(problem) => *problem,
+        Err(e) => failed("run", &e),
+    });
     let why = result.as_ref().map_or_else(ToString::to_string, |signal| (*signal).to_owned());
     runtime.shutdown_timeout(Duration::from_secs(1));
     if let Err(e) = worker.store.save_uptime() {
@@ -94,23 +95,30 @@ impl Daemon {
     /// Serves until a signal says stop; returns its name.
     async fn serve(self: Arc<Self>, socket: PathBuf) -> Result<&'static str, AnyError> {
         // Before anybody can know that we are here: an early signal must not kill.
-        let signals = Signals::new()?;
+        let mut signals = Signals::new()?;
         let (stop, stopped) = watch::channel(false);
         let listener = api::bind(&socket)?;
         let backend: Arc<dyn Backend> = Arc::clone(&self.worker) as _;
         let mut until = stopped.clone();
         let server = tokio::spawn(api::serve(listener, backend, async move { drop(until.wait_for(|stop| *stop).await) }));
-        let plain = [
-            threads::fork_runner(Arc::clone(&self.worker))?,
-            threads::root_watcher(Arc::clone(&self.worker), Arc::clone(&self.prune))?,
-            threads::scrubber(Arc::clone(&self.worker))?,
-        ];
-        let mut metronome = self.metronome().await?;
         let mut tasks = JoinSet::new();
-        tasks.spawn(Arc::clone(&self).schedule(stopped.clone()));
-        tasks.spawn(Arc::clone(&self).reclaim(stopped.clone()));
-        tasks.spawn(Arc::clone(&self).heartbeat(stopped.clone()));
-        let signal = self.wait_for_signal(signals).await;
+        let (mut plain, mut metronome) = (Vec::new(), None);
+        // Reads are answered from here on; what changes something waits, and nothing is due or goes, until this is over.
+        let signal = match self.recover(&mut signals).await? {
+            Some(signal) => signal,
+            None => {
+                plain = vec![
+                    threads::fork_runner(Arc::clone(&self.worker))?,
+                    threads::root_watcher(Arc::clone(&self.worker), Arc::clone(&self.prune))?,
+                    threads::scrubber(Arc::clone(&self.worker))?,
+                ];
+                metronome = Some(self.metronome().await?);
+                tasks.spawn(Arc::clone(&self).schedule(stopped.clone()));
+                tasks.spawn(Arc::clone(&self).reclaim(stopped.clone()));
+                tasks.spawn(Arc::clone(&self).heartbeat(stopped.clone()));
+                self.wait_for_signal(&mut signals).await
+            }
+        };
         self.worker.stopping.store(true, Ordering::SeqCst);
         self.worker.forks.wake();
         stop.send_replace(true);
@@ -124,8 +132,29 @@ impl Daemon {
             self.worker.cancel();
             let _ = tokio::time::timeout(ROLL_BACK, &mut finish).await;
         }
-        metronome.shutdown().await?;
+        if let Some(mut metronome) = metronome {
+            metronome.shutdown().await?;
+        }
         Ok(signal)
+    }
+
+    /// The second step of the start; the name of the signal that ended it, if one did.
+    async fn recover(&self, signals: &mut Signals) -> Result<Option<&'static str>, AnyError> {
+        let worker = Arc::clone(&self.worker);
+        let mut recovery = tokio::task::spawn_blocking(move || worker.recover());
+        tokio::select! {
+            done = &mut recovery => done?.map_err(|e| problem_of_open(&e))?,
+            signal = self.wait_for_signal(signals) => {
+                self.worker.stopping.store(true, Ordering::SeqCst);
+                self.worker.stop_starting();
+                // Wherever it is then, the next start goes on from there.
+                let _ = tokio::time::timeout(FINISH, recovery).await;
+                return Ok(Some(signal));
+            }
+        }
+        reload::report_loaded(&self.worker, &self.worker.config());
+        self.worker.announce();
+        Ok(None)
     }
 
     /// One job that only wakes the planner: what is due is computed from the ledger.
@@ -142,7 +171,7 @@ impl Daemon {
     }
 
     /// Waits for the signal that ends it; SIGHUP reloads.
-    async fn wait_for_signal(&self, mut signals: Signals) -> &'static str {
+    async fn wait_for_signal(&self, signals: &mut Signals) -> &'static str {
         loop {
             tokio::select! {
                 _ = signals.term.recv() => return "SIGTERM",
