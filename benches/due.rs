@@ -124,7 +124,7 @@ fn ticks(policies: &[Policy], mut instances: Vec<(InstanceId, bool)>, start: Dat
     let manual = ManualClock::at(start);
     let clock: Arc<dyn Clock> = Arc::new(manual.clone());
     let events = Events::new(Arc::clone(&clock), Arc::new(Collected::default()));
-    let store = Store::open(&OpenOptions { fs: Fs::real(), clock: Arc::clone(&clock), events, store, instances: vms }).unwrap();
+    let store = Store::open(&OpenOptions { fs: Fs::real(), clock: Arc::clone(&clock), events, store, instances: vms, threads: 2 }).unwrap();
     let schedules = Schedules::open(store, policies).unwrap();
     let turn = Turn { max_running: 0, only: None };
     let tick = || {

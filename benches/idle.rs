@@ -46,7 +46,7 @@ fn given() -> Given {
         seconds: 60,
         pairs: 10_000,
         slots: 1000,
-        options: Options { rounds: 3, only: Vec::new(), kinds: Kind::ALL.to_vec(), besides: vec![Beside::Quiet], rows: None },
+        options: Options { rounds: 3, only: Vec::new(), kinds: Kind::ALL.to_vec(), besides: vec![Beside::Quiet], rows: None, plot: None },
     };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {

@@ -6,6 +6,7 @@ use crate::fork::queue::Record;
 use crate::store::instances::{ForkRecord, Standing, standing_of};
 use crate::store::journal::{JournalError, frame, parse};
 use crate::store::manifest::{FORMAT_PENDING, Manifest, TextPath, seal};
+use crate::store::{Summary, lean};
 use std::ffi::OsStr;
 use std::fmt::Debug;
 use std::os::unix::ffi::OsStrExt as _;
@@ -34,6 +35,11 @@ pub fn manifest(bytes: &[u8]) -> bool {
     let named = TextPath::new(OsStr::from_bytes(bytes));
     assert_eq!(TextPath::try_from(String::from(named.clone())), Ok(named));
     let sealed = Manifest::unseal(path, bytes).ok();
+    if let Some(manifest) = &sealed {
+        // What the index keeps is read without the rest, and is the same.
+        let lean = lean::summary(path, bytes, &manifest.id).map_err(|e| e.to_string());
+        assert_eq!(lean, Ok(Summary::from(manifest)));
+    }
     let bare = serde_json::from_slice::<Manifest>(bytes).ok().filter(|m| m.format <= FORMAT_PENDING);
     let read = [sealed, bare].into_iter().flatten();
     read.map(|manifest| {

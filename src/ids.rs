@@ -31,7 +31,7 @@ impl Text for Arc<str> {
 }
 
 /// In place: there are many of them, and a plan that looks at all must not follow a pointer for each.
-impl Text for ArrayString<SNAPSHOT_ID> {
+impl<const N: usize> Text for ArrayString<N> {
     fn of(text: &str) -> Self {
         Self::from(text).unwrap_or_default()
     }
@@ -39,6 +39,8 @@ impl Text for ArrayString<SNAPSHOT_ID> {
 
 /// The length of a snapshot id.
 const SNAPSHOT_ID: usize = 24;
+/// The length of a fork id.
+const FORK_ID: usize = 17;
 
 macro_rules! id_newtype {
     ($(#[$meta:meta])* $name:ident, $kind:literal, $check:path) => {
@@ -114,7 +116,7 @@ id_newtype!(
 );
 id_newtype!(
     /// A fork's identity, and that of the request which makes it: `f` and sixteen characters of base 32.
-    ForkId, "fork id", check_fork_id
+    ForkId, "fork id", check_fork_id, ArrayString<FORK_ID>
 );
 id_newtype!(
     /// The name of a `[[policy]]`.
@@ -209,7 +211,7 @@ impl ForkId {
     /// A new random id (80 bits).
     #[must_use]
     pub fn generate() -> Self {
-        Self(format!("f{}", random_base32(16)).into())
+        Self(ArrayString::of(&format!("f{}", random_base32(16))))
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Options {
     pub besides: Vec<Beside>,
     /// Where rows go as well.
     pub rows: Option<PathBuf>,
+    /// Where a drawing goes, of a bench that makes one.
+    pub plot: Option<PathBuf>,
 }
 
 /// Who else writes to the file system meanwhile.
@@ -86,8 +88,14 @@ pub struct What<'a> {
 impl Options {
     /// From the command line; `cargo bench` adds `--bench`.
     pub fn parse() -> Self {
-        let mut options =
-            Self { rounds: 7, only: Vec::new(), kinds: Kind::ALL.to_vec(), besides: vec![Beside::Quiet, Beside::Dirty], rows: None };
+        let mut options = Self {
+            rounds: 7,
+            only: Vec::new(),
+            kinds: Kind::ALL.to_vec(),
+            besides: vec![Beside::Quiet, Beside::Dirty],
+            rows: None,
+            plot: None,
+        };
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
             let mut value = || args.next().unwrap_or_else(|| panic!("{arg} needs a value"));
@@ -101,8 +109,11 @@ impl Options {
                 "--quiet" => options.besides = vec![Beside::Quiet],
                 "--dirty" => options.besides = vec![Beside::Dirty],
                 "--rows" => options.rows = Some(value().into()),
+                "--plot" => options.plot = Some(value().into()),
                 "--bench" => {}
-                other => panic!("unknown argument {other}; there are --rounds N, --only TEXT, --fs LIST, --quiet, --dirty, --rows FILE"),
+                other => panic!(
+                    "unknown argument {other}; there are --rounds N, --only TEXT, --fs LIST, --quiet, --dirty, --rows FILE, --plot FILE"
+                ),
             }
         }
         options

@@ -17,7 +17,11 @@ pub(super) fn reply<T: Serialize>(status: StatusCode, answer: &Answer<T>) -> Res
 /// A problem document.
 pub(super) fn problem_reply(problem: &Problem) -> Response {
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    json(status, "application/problem+json", problem)
+    let mut response = json(status, "application/problem+json", problem);
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
 }
 
 /// The problem of a request that cannot be understood, with an HTTP status of its own.

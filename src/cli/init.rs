@@ -19,6 +19,7 @@ pub(super) fn init(config: Config, around: &Surroundings, out: Out) -> Answer<u8
         events: around.events.clone(),
         store: config.store.clone(),
         instances: config.instances.clone(),
+        threads: config.threads,
     };
     let store = Store::open(&options).map_err(failed)?;
     if let Err(e) = store.prove_root() {

@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::config::lint::{Group, lint_groups, lint_instances};
 use crate::policy::Candidate;
 use crate::store::fs::Fs;
-use crate::store::instances::{ScanCache, scan};
+use crate::store::instances::{Pass, Scan, ScanCache, ScanProgress, scan};
 use crate::store::layout::Layout;
 use crate::store::{Store, StoreError, tags};
 use crate::worker::Surroundings;
@@ -56,7 +56,8 @@ fn instances(config: &Config, fs: &Fs) -> Result<Option<Vec<Candidate>>, String>
         Ok(Some(_)) => {}
         Err(e) => return Err(e.to_string()),
     }
-    let found = scan(fs, &layout, &mut ScanCache::default()).map_err(|e| e.to_string())?;
+    let pass = Pass { threads: config.threads, progress: &ScanProgress::default() };
+    let found = scan(fs, &layout, (&mut ScanCache::default(), &Scan::default()), pass).map_err(|e| e.to_string())?;
     let candidate = |(instance, is_fork)| Candidate { tags: tags::read(fs, &layout.instance(&instance)), instance, is_fork };
     Ok(Some(found.names().map(candidate).collect()))
 }

@@ -4,6 +4,8 @@
 //! without it: one code path behind all three, the [`Backend`].
 
 mod args;
+#[doc(hidden)]
+pub mod canvas;
 mod demo;
 mod init;
 mod lookout;

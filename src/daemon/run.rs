@@ -36,9 +36,7 @@ const SWEEP: Duration = Duration::from_secs(5);
 pub fn run(config: Config, around: &Surroundings) -> Answer<()> {
     let socket = config.socket.clone();
     let path = config.file.clone();
-    let worker = Worker::open(config, around, Arc::new(NoProgress)).map_err(|e| problem_of_open(&e))?;
-    reload::report_loaded(&worker, &worker.config());
-    worker.announce();
+    let worker = Worker::begin(config, around, Arc::new(NoProgress)).map_err(|e| problem_of_open(&e))?;
     let failed = |what: &str, e: &dyn std::fmt::Display| Problem::new(ProblemKind::Failed, format!("cannot {what}: {e}"));
     // Each slot that is being taken has a thread, and what else blocks some more.
     let blocking = worker.config().max_running.saturating_add(512);
@@ -54,7 +52,10 @@ pub fn run(config: Config, around: &Surroundings) -> Answer<()> {
     });
     let sweep = Arc::clone(&daemon.sweep);
     worker.set_sweeper(move || sweep.notify_one());
-    let result = runtime.block_on(daemon.serve(socket)).map_err(|e| failed("run", &e));
+    let result = runtime.block_on(daemon.serve(socket)).map_err(|e| match e.downcast::<Problem>() {
+        Ok(problem) => *problem,
+        Err(e) => failed("run", &e),
+    });
     let why = result.as_ref().map_or_else(ToString::to_string, |signal| (*signal).to_owned());
     runtime.shutdown_timeout(Duration::from_secs(1));
     // A closed queue has been reported; the next start finds out what is done.
@@ -98,27 +99,34 @@ impl Daemon {
     /// Serves until a signal says stop; returns its name.
     async fn serve(self: Arc<Self>, socket: PathBuf) -> Result<&'static str, AnyError> {
         // Before anybody can know that we are here: an early signal must not kill.
-        let signals = Signals::new()?;
+        let mut signals = Signals::new()?;
         let (stop, stopped) = watch::channel(false);
         let listener = api::bind(&socket)?;
         let backend: Arc<dyn Backend> = Arc::clone(&self.worker) as _;
         let mut until = stopped.clone();
         let server = tokio::spawn(api::serve(listener, backend, async move { drop(until.wait_for(|stop| *stop).await) }));
-        let plain = [
-            threads::fork_runner(Arc::clone(&self.worker))?,
-            threads::root_watcher(Arc::clone(&self.worker), Arc::clone(&self.prune))?,
-            threads::scrubber(Arc::clone(&self.worker))?,
-            threads::compressor(Arc::clone(&self.worker))?,
-            threads::pool_filler(Arc::clone(&self.worker))?,
-            threads::hasher(Arc::clone(&self.worker))?,
-        ];
-        let mut metronome = self.metronome().await?;
         let mut tasks = JoinSet::new();
-        tasks.spawn(Arc::clone(&self).schedule(stopped.clone()));
-        tasks.spawn(Arc::clone(&self).prune(stopped.clone()));
-        tasks.spawn(Arc::clone(&self).unlink(stopped.clone()));
-        tasks.spawn(Arc::clone(&self).heartbeat(stopped.clone()));
-        let signal = self.wait_for_signal(signals).await;
+        let (mut plain, mut metronome) = (Vec::new(), None);
+        // Reads are answered from here on; what changes something waits, and nothing is due or goes, until this is over.
+        let signal = match self.recover(&mut signals).await? {
+            Some(signal) => signal,
+            None => {
+                plain = vec![
+                    threads::fork_runner(Arc::clone(&self.worker))?,
+                    threads::root_watcher(Arc::clone(&self.worker), Arc::clone(&self.prune))?,
+                    threads::scrubber(Arc::clone(&self.worker))?,
+                    threads::compressor(Arc::clone(&self.worker))?,
+                    threads::pool_filler(Arc::clone(&self.worker))?,
+                    threads::hasher(Arc::clone(&self.worker))?,
+                ];
+                metronome = Some(self.metronome().await?);
+                tasks.spawn(Arc::clone(&self).schedule(stopped.clone()));
+                tasks.spawn(Arc::clone(&self).prune(stopped.clone()));
+                tasks.spawn(Arc::clone(&self).unlink(stopped.clone()));
+                tasks.spawn(Arc::clone(&self).heartbeat(stopped.clone()));
+                self.wait_for_signal(&mut signals).await
+            }
+        };
         self.worker.stopping.store(true, Ordering::SeqCst);
         self.worker.forks.wake();
         self.worker.store.cancel_compressing();
@@ -134,8 +142,29 @@ impl Daemon {
             self.worker.cancel();
             let _ = tokio::time::timeout(ROLL_BACK, &mut finish).await;
         }
-        metronome.shutdown().await?;
+        if let Some(mut metronome) = metronome {
+            metronome.shutdown().await?;
+        }
         Ok(signal)
+    }
+
+    /// The second step of the start; the name of the signal that ended it, if one did.
+    async fn recover(&self, signals: &mut Signals) -> Result<Option<&'static str>, AnyError> {
+        let worker = Arc::clone(&self.worker);
+        let mut recovery = tokio::task::spawn_blocking(move || worker.recover());
+        tokio::select! {
+            done = &mut recovery => done?.map_err(|e| problem_of_open(&e))?,
+            signal = self.wait_for_signal(signals) => {
+                self.worker.stopping.store(true, Ordering::SeqCst);
+                self.worker.stop_starting();
+                // Wherever it is then, the next start goes on from there.
+                let _ = tokio::time::timeout(FINISH, recovery).await;
+                return Ok(Some(signal));
+            }
+        }
+        reload::report_loaded(&self.worker, &self.worker.config());
+        self.worker.announce();
+        Ok(None)
     }
 
     /// One job that only wakes the planner: what is due is computed from the ledger.
@@ -152,7 +181,7 @@ impl Daemon {
     }
 
     /// Waits for the signal that ends it; SIGHUP reloads.
-    async fn wait_for_signal(&self, mut signals: Signals) -> &'static str {
+    async fn wait_for_signal(&self, signals: &mut Signals) -> &'static str {
         loop {
             tokio::select! {
                 _ = signals.term.recv() => return "SIGTERM",

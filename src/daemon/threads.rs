@@ -4,7 +4,6 @@
 use crate::event::Event;
 use crate::fork::pool::Turn;
 use crate::store::fs::background::give_way;
-use crate::store::watch::{News, RootWatch};
 use crate::worker::{Worker, compressing};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// How long news from the root are collected before it is read.
+/// How long news from the root are collected before they are looked at.
 const SETTLE: Duration = Duration::from_millis(100);
 /// How often the root is looked at without news: a mount that comes or goes makes none.
 const LOOK: Duration = Duration::from_secs(1);
@@ -91,34 +90,20 @@ pub(super) fn hasher(worker: Arc<Worker>) -> std::io::Result<JoinHandle<()>> {
 /// Follows the instances root until the worker stops; `released` is told when a snapshot is needed by one fork less.
 pub(super) fn root_watcher(worker: Arc<Worker>, released: Arc<Notify>) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("root".to_owned()).spawn(move || {
-        let mut watch = RootWatch::new(&worker.store.layout).ok();
         let mut was_proven = worker.store.prove_root().is_ok();
         while !worker.stopping.load(Ordering::SeqCst) {
-            let mut news = match &watch {
-                Some(watch) => watch.wait(LOOK),
-                None => {
-                    // No watch to be had: reading it all now and then does the same, later.
-                    std::thread::sleep(LOOK);
-                    News { all: true, ..News::default() }
-                }
-            };
+            let has_news = worker.forks.wait_for_news(LOOK);
             let is_proven = worker.store.prove_root().is_ok();
-            news.all |= is_proven != was_proven;
-            was_proven = is_proven;
-            if news.is_empty() {
+            let is_other = std::mem::replace(&mut was_proven, is_proven) != is_proven;
+            if !has_news && !is_other {
                 continue;
             }
             std::thread::sleep(SETTLE);
-            if let Some(watch) = &watch {
-                let more = watch.wait(Duration::ZERO);
-                news.names.extend(more.names);
-                news.all |= more.all;
-            }
-            if news.all {
+            if is_other {
                 worker.forks.forget_all_names();
-                watch = RootWatch::new(&worker.store.layout).ok();
+            } else if worker.forks.is_due_again() {
+                worker.forks.look_at_all();
             }
-            worker.forks.forget_names(news.names.iter().map(AsRef::as_ref));
             if worker.look_at_root() > 0 {
                 released.notify_one();
             }

@@ -15,6 +15,7 @@ mod remove;
 pub mod rewrite;
 mod syncing;
 mod thaw;
+mod watching;
 
 pub use remove::RemovedFork;
 
@@ -22,7 +23,7 @@ use crate::config::{ForkConfig, PoolConfig};
 use crate::event::Event;
 use crate::ids::{ForkId, ForkName, InstanceId, SnapshotId};
 use crate::store::fs::FsError;
-use crate::store::instances::{Scan, ScanCache};
+use crate::store::instances::{Scan, ScanProgress};
 use crate::store::journal::{Journal, JournalError};
 use crate::store::root::RootError;
 use crate::store::{Store, StoreError};
@@ -117,9 +118,14 @@ pub struct Forks {
     asks: group::GroupCommit<Ask, Result<Request, ForkError>>,
     recipes: Mutex<HashMap<SnapshotId, Arc<recipe::Recipe>>>,
     pool: pool::Pool,
-    scans: Mutex<ScanCache>,
+    /// One brings the refs up to what the root shows at a time; taken before all other locks.
+    acting: Mutex<()>,
+    eyes: Mutex<watching::Eyes>,
     noted: Mutex<BTreeSet<(SnapshotId, String)>>,
     last_scan: RwLock<Arc<Scan>>,
+    scan_number: std::sync::atomic::AtomicU64,
+    /// How far a reading of the root is.
+    pub progress: ScanProgress,
     watcher: build::Watcher,
     /// Whether the root was read since the start.
     has_scanned: std::sync::atomic::AtomicBool,
@@ -204,9 +210,12 @@ impl Forks {
             asks: group::GroupCommit::default(),
             recipes: Mutex::default(),
             pool: pool::Pool::default(),
-            scans: Mutex::default(),
+            acting: Mutex::default(),
+            eyes: Mutex::default(),
             noted: Mutex::default(),
             last_scan: RwLock::default(),
+            scan_number: std::sync::atomic::AtomicU64::default(),
+            progress: ScanProgress::default(),
             watcher: build::Watcher::default(),
             has_scanned: std::sync::atomic::AtomicBool::new(false),
             root_was_lost: std::sync::atomic::AtomicBool::new(false),

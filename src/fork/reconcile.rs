@@ -5,14 +5,13 @@ use super::queue::{Record, Request, RequestState};
 use super::{ForkError, Forks};
 use crate::event::Event;
 use crate::ids::{ForkId, ForkName, SnapshotId};
-use crate::store::fs::FsError;
-use crate::store::instances::{self, ForkRecord, Scan, Standing};
+use crate::store::instances::{self, Carriers, ForkRecord, Scan, Standing};
 use crate::store::layout::Layout;
 use crate::store::{RefTarget, RootProof};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 
 /// A change to the refs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,43 +43,38 @@ pub enum Action {
     },
 }
 
-/// What follows from a scan. `refs` and then `unfinished` were read *before* the scan: a fork that was unfinished then
-/// may have been published since, and one that was finished then is in the scan if it is anywhere.
+/// What follows from a scan for `refs`, and for the forks that `carriers` tells of. The refs and then `unfinished` were read
+/// *before* the scan: a fork that was unfinished then may have been published since, and one that was finished then is in the
+/// scan if it is anywhere. Where they point, and which there are besides (`has_ref`), is as of now.
 #[must_use]
-pub fn decide(refs: &[(SnapshotId, ForkId, RefTarget)], unfinished: &HashSet<ForkId>, scan: &Scan, layout: &Layout) -> Vec<Action> {
-    let carriers = scan.carriers(layout);
+pub fn decide<'r>(
+    refs: impl Iterator<Item = (&'r SnapshotId, &'r ForkId, &'r RefTarget)>,
+    has_ref: impl Fn(&SnapshotId, &ForkId) -> bool,
+    unfinished: &HashSet<ForkId>,
+    carriers: &Carriers<'_>,
+    (scan, layout): (&Scan, &Layout),
+) -> Vec<Action> {
     let mut actions = Vec::new();
     for (snapshot, fork, target) in refs {
         if unfinished.contains(fork) {
             continue;
         }
         // One that says that it was made of another snapshot does not need this one.
-        let mut places = carriers.get(fork).into_iter().flatten().filter(|(_, record)| record.fork_of_snapshot == *snapshot);
+        let mut places = carriers.get(fork).iter().filter(|carrier| carrier.record.fork_of_snapshot == *snapshot);
         match (places.next(), target) {
-            (Some((first, _)), RefTarget::At(at)) => {
-                let is_there = first == at || places.any(|(path, _)| path == at);
-                if !is_there {
-                    actions.push(Action::Point { snapshot: snapshot.clone(), fork: fork.clone(), to: first.clone() });
-                }
-            }
-            // An unreadable ref of a fork that is there: point it right.
-            (Some((first, _)), RefTarget::Unreadable) => {
-                actions.push(Action::Point { snapshot: snapshot.clone(), fork: fork.clone(), to: first.clone() });
-            }
-            (_, RefTarget::Unreadable) => {}
-            (_, RefTarget::At(at)) if is_unreadable_fork(scan, layout, at) => {}
-            (_, RefTarget::At(_)) => actions.push(Action::Drop { snapshot: snapshot.clone(), fork: fork.clone() }),
+            (Some(first), RefTarget::At(at)) if first.is_at(at) || places.any(|carrier| carrier.is_at(at)) => {}
+            // Also an unreadable ref of a fork that is there: point it right.
+            (Some(first), _) => actions.push(Action::Point { snapshot: snapshot.clone(), fork: fork.clone(), to: first.path() }),
+            (None, RefTarget::Unreadable) => {}
+            (None, RefTarget::At(at)) if is_unreadable_fork(scan, layout, at) => {}
+            (None, RefTarget::At(_)) => actions.push(Action::Drop { snapshot: snapshot.clone(), fork: fork.clone() }),
         }
     }
-    let mut known: HashSet<(SnapshotId, ForkId)> = refs.iter().map(|(snapshot, fork, _)| (snapshot.clone(), fork.clone())).collect();
-    let mut without: Vec<_> = carriers.iter().filter(|(fork, _)| !unfinished.contains(*fork)).collect();
-    without.sort_by_key(|(fork, _)| (*fork).clone());
-    for (fork, places) in without {
-        for (at, record) in places {
-            let snapshot = record.fork_of_snapshot.clone();
-            if known.insert((snapshot.clone(), fork.clone())) {
-                actions.push(Action::Adopt { snapshot, fork: fork.clone(), at: at.clone() });
-            }
+    let mut adopted = HashSet::new();
+    for carrier in carriers.iter() {
+        let (snapshot, fork) = (&carrier.record.fork_of_snapshot, &carrier.record.fork_id);
+        if !unfinished.contains(fork) && !has_ref(snapshot, fork) && adopted.insert((snapshot, fork)) {
+            actions.push(Action::Adopt { snapshot: snapshot.clone(), fork: fork.clone(), at: carrier.path() });
         }
     }
     actions
@@ -125,12 +119,15 @@ impl Forks {
         if self.closed().is_none() {
             self.restore_refs()?;
             recovered.finished = self.finish_publishing(&proof)?;
-            recovered.staging = self.clear_staging()?;
         }
         self.pool.load(&self.store)?;
         self.state().queue.requeue_running();
         self.unsettled.store(false, Ordering::SeqCst);
         recovered.dropped_refs = self.reconcile()?;
+        // Nothing is removed before all of the root was read.
+        if self.closed().is_none() {
+            recovered.staging = self.clear_staging()?;
+        }
         Ok(recovered)
     }
 
@@ -212,13 +209,19 @@ impl Forks {
     /// # Errors
     /// [`ForkError`] if the root cannot be listed or a ref not be changed; what was not done is done by the next pass.
     pub fn reconcile(&self) -> Result<u64, ForkError> {
+        let _one = self.acting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.read_all_and_act()
+    }
+
+    /// The same for one who has the lock of it.
+    pub(super) fn read_all_and_act(&self) -> Result<u64, ForkError> {
         if let Err(e) = self.store.prove_root() {
             self.report_root(Some(&e.to_string()));
             return Ok(0);
         }
-        let refs: Vec<_> = self.store.index().refs().map(|(s, f, t)| (s.clone(), f.clone(), t.clone())).collect();
+        let refs: Vec<_> = self.store.index().refs().map(|(snapshot, fork, _)| (snapshot.clone(), fork.clone())).collect();
         let unfinished = self.state().queue.unfinished();
-        let scan = self.scan()?;
+        let (scan, number) = self.read_root()?;
         // The root must have been the right one during the whole scan.
         let proof = match self.store.prove_root() {
             Ok(proof) => proof,
@@ -228,27 +231,34 @@ impl Forks {
             }
         };
         self.report_root(None);
-        self.note_unreadable_forks(&scan, &refs);
+        self.note_unreadable_forks(&scan);
         self.remember_keys(&scan);
+        let (layout, trash) = (&self.store.layout, self.store.layout.root_trash());
+        let carriers = Carriers::of(&scan, layout.instances(), &trash, |_| true);
+        let actions = self.decide_on(&refs, &unfinished, &carriers, &scan);
         let mut dropped = 0;
-        for action in decide(&refs, &unfinished, &scan, &self.store.layout) {
+        for action in actions {
             dropped += u64::from(self.carry_out(action, &proof)?);
         }
+        self.acted_upon(number);
         Ok(dropped)
     }
 
-    /// Forgets what is known of names in the root that changed, so that the next pass reads them anew.
-    pub fn forget_names<'a>(&self, names: impl Iterator<Item = &'a std::ffi::OsStr>) {
-        let mut cache = self.scans.lock().unwrap_or_else(PoisonError::into_inner);
-        names.for_each(|name| cache.forget(name));
+    /// What follows for these refs, of those that are there still.
+    pub(super) fn decide_on(
+        &self,
+        refs: &[(SnapshotId, ForkId)],
+        unfinished: &HashSet<ForkId>,
+        carriers: &Carriers<'_>,
+        scan: &Scan,
+    ) -> Vec<Action> {
+        let index = self.store.index();
+        let refs = refs.iter().filter_map(|(snapshot, fork)| Some((snapshot, fork, index.get(snapshot)?.refs.get(fork)?)));
+        let has_ref = |snapshot: &SnapshotId, fork: &ForkId| index.get(snapshot).is_some_and(|known| known.refs.contains_key(fork));
+        decide(refs, has_ref, unfinished, carriers, (scan, &self.store.layout))
     }
 
-    /// Forgets all that is known of the root.
-    pub fn forget_all_names(&self) {
-        self.scans.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    fn carry_out(&self, action: Action, proof: &RootProof) -> Result<bool, ForkError> {
+    pub(super) fn carry_out(&self, action: Action, proof: &RootProof) -> Result<bool, ForkError> {
         let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         match action {
             Action::Drop { snapshot, fork } => {
@@ -282,14 +292,15 @@ impl Forks {
 
     /// An unreadable fork record blocks the snapshot that it may belong to: the one whose ref points there (which
     /// stays, see [`decide`]), else the one whose memory file it has. No other.
-    fn note_unreadable_forks(&self, scan: &Scan, refs: &[(SnapshotId, ForkId, RefTarget)]) {
+    fn note_unreadable_forks(&self, scan: &Scan) {
         let mut blocks = BTreeSet::new();
         for (name, (_, standing)) in &scan.instances {
             let Standing::Unreadable(why) = standing else { continue };
             let dir = self.store.layout.instance_named(name);
             let why = format!("{}: {why}", Layout::fork_record_in(&dir).display());
+            let at = RefTarget::At(dir.clone());
             let mut parents: Vec<SnapshotId> =
-                refs.iter().filter(|(_, _, target)| *target == RefTarget::At(dir.clone())).map(|(s, _, _)| s.clone()).collect();
+                self.store.index().refs().filter(|(.., target)| **target == at).map(|(snapshot, ..)| snapshot.clone()).collect();
             if parents.is_empty() {
                 parents = self.snapshots_with_memory_of(&dir);
             }
@@ -340,31 +351,6 @@ impl Forks {
             (true, None) => self.store.events.emit(Event::RootFound { path, at }),
             _ => {}
         }
-    }
-
-    /// What is in the instances root: from a fresh scan.
-    ///
-    /// # Errors
-    /// [`FsError`] if the root cannot be listed.
-    pub fn scan(&self) -> Result<Arc<Scan>, FsError> {
-        let _moves = self.store.lock_root_moves();
-        let mut cache = self.scans.lock().unwrap_or_else(PoisonError::into_inner);
-        let scan = Arc::new(instances::scan(&self.store.fs, &self.store.layout, &mut cache)?);
-        *self.last_scan.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&scan);
-        self.has_scanned.store(true, Ordering::SeqCst);
-        Ok(scan)
-    }
-
-    /// Whether the root was read since the start: before that nothing is known of it, and nothing is known to be gone.
-    #[must_use]
-    pub fn has_scanned(&self) -> bool {
-        self.has_scanned.load(Ordering::SeqCst)
-    }
-
-    /// What the last scan found.
-    #[must_use]
-    pub fn last_scan(&self) -> Arc<Scan> {
-        Arc::clone(&self.last_scan.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

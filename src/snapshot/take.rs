@@ -175,16 +175,16 @@ pub(super) fn build(store: &Arc<Store>, wanted: &Wanted, how: How<'_>, origin: &
 }
 
 pub(super) fn choose_name(store: &Store, wanted: &Wanted, now: DateTime<Utc>) -> Result<SnapshotName, TakeError> {
-    let taken: std::collections::HashSet<SnapshotName> =
-        store.index().of_instance(&wanted.instance).iter().map(|s| s.name.clone()).collect();
+    let index = store.index();
+    let is_taken = |name: &SnapshotName| index.is_named(&wanted.instance, name);
     match &wanted.name {
-        Some(name) if taken.contains(name) => Err(TakeError::NameTaken(wanted.instance.clone(), name.clone())),
+        Some(name) if is_taken(name) => Err(TakeError::NameTaken(wanted.instance.clone(), name.clone())),
         Some(name) => Ok(name.clone()),
         None => {
             let prefix = wanted.name_prefix.as_deref().unwrap_or(wanted.instance.as_str());
             let first = SnapshotName::stamped(prefix, now);
             let numbered = (2..u32::MAX).map(|n| first.numbered(n));
-            Ok(std::iter::once(first.clone()).chain(numbered).find(|n| !taken.contains(n)).unwrap_or(first))
+            Ok(std::iter::once(first.clone()).chain(numbered).find(|n| !is_taken(n)).unwrap_or(first))
         }
     }
 }
@@ -248,7 +248,7 @@ pub(super) fn draw_up(
 ) -> Result<Manifest, TakeError> {
     let (tags, tags_unread) = tags_of(store, origin.source, wanted);
     let at = origin.created_at;
-    let last = store.index().of_instance(&wanted.instance).first().map(|s| s.order_at).filter(|_| origin.imported.is_none());
+    let last = store.index().newest_of(&wanted.instance).map(|s| s.order_at).filter(|_| origin.imported.is_none());
     let tree = drawn.tree;
     let mut manifest = Manifest {
         format: FORMAT,

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// The mark's name.
-const COMPRESSED: &str = "compressed";
+pub(super) const COMPRESSED: &str = "compressed";
 
 /// The mark.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,6 +9,7 @@ use super::fs::Fs;
 use super::index::Summary;
 use super::layout::Layout;
 use super::manifest::{FORMAT, Manifest, Node, RecordError, TextPath, seal, unseal};
+use super::marks::Effect;
 use super::open::{SnapshotGuard, Store};
 use super::{StoreError, counters};
 use crate::ids::SnapshotId;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 pub const MARK: &str = "digests";
 
 /// As long as a manifest may be.
-const LIMIT: u64 = 512 << 20;
+pub(super) const LIMIT: u64 = 512 << 20;
 
 /// Digests by path, as the mark has them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +81,27 @@ pub fn complete(fs: &Fs, layout: &Layout, manifest: &mut Manifest) -> Result<(),
         digests.fill(manifest);
     }
     Ok(())
+}
+
+/// What the mark does to what is known of its snapshot. It was written for all files at once that lacked a digest.
+///
+/// # Errors
+/// [`RecordError`]: damaged, newer, or another snapshot's.
+pub(super) fn effect(path: &Path, bytes: &[u8]) -> Result<Effect, RecordError> {
+    let digests: Digests = unseal(path, bytes)?;
+    let of = path.parent().and_then(Path::file_name);
+    if of != Some(digests.id.as_str().as_ref()) {
+        let why = format!("it is of {}", digests.id);
+        return Err(RecordError::Damaged { path: path.to_owned(), why });
+    }
+    Ok(Box::new(move |known| {
+        let Some(summary) = known.summary.as_mut().filter(|summary| summary.digests_pending) else { return };
+        let summary = Arc::make_mut(summary);
+        for file in summary.memory.iter_mut().filter(|file| file.digest.is_empty()) {
+            file.digest = digests.files.get(&TextPath::new(file.path.as_path())).cloned().unwrap_or_default();
+        }
+        summary.digests_pending = summary.memory.iter().any(|file| file.digest.is_empty());
+    }))
 }
 
 impl Store {

@@ -1,12 +1,14 @@
 //! What is in the store, in memory: rebuilt from the tree at every start, never written down.
 
 use super::compression::Compression;
+use super::intern::Interned;
 use super::manifest::{Imported, Kind, Manifest};
 use super::records::Pinned;
+use super::refs::Refs;
 use crate::ids::{ForkId, HoldName, InstanceId, PolicyName, SnapshotId, SnapshotName};
 use crate::policy::SnapshotState;
 use chrono::{DateTime, Utc};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,10 +24,10 @@ pub struct Summary {
     pub slot: Option<DateTime<Utc>>,
     pub parent: Option<SnapshotId>,
     pub kind: Kind,
-    pub driver: String,
+    pub driver: Arc<str>,
     pub created_at: DateTime<Utc>,
     pub order_at: DateTime<Utc>,
-    pub tags: BTreeMap<String, String>,
+    pub tags: Arc<BTreeMap<String, String>>,
     pub tags_unread: Option<String>,
     pub imported: Option<Imported>,
     pub size_bytes: u64,
@@ -66,10 +68,10 @@ impl From<&Manifest> for Summary {
             slot: m.slot,
             parent: m.parent.clone(),
             kind: m.kind,
-            driver: m.driver.clone(),
+            driver: m.driver.as_str().into(),
             created_at: m.created_at,
             order_at: m.order_at,
-            tags: m.tags.clone(),
+            tags: Arc::new(m.tags.clone()),
             tags_unread: m.tags_unread.clone(),
             imported: m.imported.clone(),
             size_bytes: m.size_bytes,
@@ -101,7 +103,7 @@ pub struct Known {
     /// Why it must not be forked, if so.
     pub quarantined: Option<String>,
     /// The forks that need it.
-    pub refs: BTreeMap<ForkId, RefTarget>,
+    pub refs: Refs,
     /// Pins by hand.
     pub holds: BTreeSet<HoldName>,
     /// Readers at this moment.
@@ -150,12 +152,38 @@ impl Known {
     }
 }
 
-/// The index: by snapshot id, in the order of ids (which is about the order of time).
+/// What the other ways into the index know of one id.
+struct Trace {
+    present: bool,
+    refs: usize,
+    /// Its summary, if it can be found by instance and name.
+    listed: Option<Arc<Summary>>,
+}
+
+impl Trace {
+    fn of(known: &Known) -> Self {
+        Self { present: known.present, refs: known.refs.len(), listed: known.summary.clone().filter(|_| known.present) }
+    }
+}
+
+/// The snapshots of one instance in their order.
+type Line = BTreeMap<(DateTime<Utc>, u64, SnapshotId), Arc<Summary>>;
+
+/// The index: by snapshot id, in the order of ids (which is about the order of time); and by instance and by name, so that
+/// nobody who asks for one has to look at all.
 #[derive(Debug, Default)]
 pub struct Index {
     by_id: BTreeMap<SnapshotId, Known>,
     /// Those whose digests are still to be made: asked for every second, so not to be looked for among all.
     unhashed: BTreeSet<SnapshotId>,
+    by_instance: HashMap<InstanceId, Line>,
+    by_name: HashMap<SnapshotName, Vec<SnapshotId>>,
+    present: usize,
+    refs: usize,
+    instances: Interned<InstanceId>,
+    policies: Interned<PolicyName>,
+    drivers: Interned<Arc<str>>,
+    tags: Interned<Arc<BTreeMap<String, String>>>,
 }
 
 impl Index {
@@ -168,7 +196,9 @@ impl Index {
     /// Changes what is known of `id`; an id of which nothing is left is forgotten.
     pub fn change<T>(&mut self, id: &SnapshotId, change: impl FnOnce(&mut Known) -> T) -> T {
         let known = self.by_id.entry(id.clone()).or_default();
+        let before = Trace::of(known);
         let result = change(known);
+        let after = Trace::of(known);
         if known.wants_digests() {
             self.unhashed.insert(id.clone());
         } else {
@@ -177,6 +207,7 @@ impl Index {
         if known.is_empty() {
             self.by_id.remove(id);
         }
+        self.note(id, before, after);
         result
     }
 
@@ -185,9 +216,83 @@ impl Index {
         self.unhashed.iter()
     }
 
+    /// Keeps counts and the other ways in step with what has changed.
+    fn note(&mut self, id: &SnapshotId, before: Trace, after: Trace) {
+        self.present = self.present + usize::from(after.present) - usize::from(before.present);
+        self.refs = self.refs + after.refs - before.refs;
+        let is_same = match (&before.listed, &after.listed) {
+            (Some(before), Some(after)) => Arc::ptr_eq(before, after),
+            (before, after) => before.is_none() && after.is_none(),
+        };
+        if is_same {
+            return;
+        }
+        if let Some(summary) = before.listed {
+            self.unlist(id, &summary);
+        }
+        if let Some(summary) = after.listed {
+            // Most names are of one snapshot.
+            self.by_name.entry(summary.name.clone()).or_insert_with(|| Vec::with_capacity(1)).push(id.clone());
+            let line = self.by_instance.entry(summary.instance.clone()).or_default();
+            line.insert((summary.order_at, summary.seq, id.clone()), summary);
+        }
+    }
+
+    fn unlist(&mut self, id: &SnapshotId, summary: &Summary) {
+        if let Some(line) = self.by_instance.get_mut(&summary.instance) {
+            line.remove(&(summary.order_at, summary.seq, id.clone()));
+            if line.is_empty() {
+                self.by_instance.remove(&summary.instance);
+            }
+        }
+        if let Some(ids) = self.by_name.get_mut(&summary.name) {
+            ids.retain(|known| known != id);
+            if ids.is_empty() {
+                self.by_name.remove(&summary.name);
+            }
+        }
+    }
+
+    /// Takes in snapshots, in the order of their ids; all at once takes less room than one after the other.
+    pub(super) fn fill(&mut self, all: Vec<(SnapshotId, Known)>) {
+        if !self.by_id.is_empty() {
+            for (id, found) in all {
+                self.change(&id, |known| {
+                    known.present |= found.present;
+                    known.summary = found.summary;
+                    known.bad_manifest = found.bad_manifest;
+                    known.unreadable.extend(found.unreadable);
+                });
+            }
+            return;
+        }
+        self.by_id = all.into_iter().collect();
+        self.unhashed = self.by_id.iter().filter(|(_, known)| known.wants_digests()).map(|(id, _)| id.clone()).collect();
+        let traces: Vec<_> = self.by_id.iter().map(|(id, known)| (id.clone(), Trace::of(known))).collect();
+        let nothing = || Trace { present: false, refs: 0, listed: None };
+        traces.into_iter().for_each(|(id, trace)| self.note(&id, nothing(), trace));
+    }
+
+    /// The same summary, with what many of them have in common in memory once.
+    pub(super) fn share(&mut self, mut summary: Arc<Summary>) -> Arc<Summary> {
+        if let Some(own) = Arc::get_mut(&mut summary) {
+            self.instances.share(&mut own.instance);
+            own.policy.iter_mut().for_each(|policy| self.policies.share(policy));
+            self.drivers.share(&mut own.driver);
+            self.tags.share(&mut own.tags);
+        }
+        summary
+    }
+
     /// All ids that have a directory in `snapshots/`.
     pub fn present(&self) -> impl Iterator<Item = (&SnapshotId, &Known)> {
         self.by_id.iter().filter(|(_, known)| known.present)
+    }
+
+    /// How many have one.
+    #[must_use]
+    pub fn count_present(&self) -> usize {
+        self.present
     }
 
     /// Everything, also ids that have only refs or holds.
@@ -200,12 +305,37 @@ impl Index {
         self.by_id.iter().flat_map(|(id, known)| known.refs.iter().map(move |(fork, target)| (id, fork, target)))
     }
 
+    /// How many refs there are.
+    #[must_use]
+    pub fn count_refs(&self) -> usize {
+        self.refs
+    }
+
     /// The snapshots of one instance, newest first by (`order_at`, `seq`).
     #[must_use]
     pub fn of_instance(&self, instance: &InstanceId) -> Vec<Arc<Summary>> {
-        let mut all: Vec<Arc<Summary>> =
-            self.present().filter_map(|(_, known)| known.summary.clone()).filter(|s| s.instance == *instance).collect();
-        all.sort_by_key(|s| std::cmp::Reverse((s.order_at, s.seq)));
-        all
+        self.by_instance.get(instance).into_iter().flat_map(|line| line.values().rev().cloned()).collect()
+    }
+
+    /// The newest of them.
+    #[must_use]
+    pub fn newest_of(&self, instance: &InstanceId) -> Option<&Arc<Summary>> {
+        self.by_instance.get(instance)?.last_key_value().map(|(_, summary)| summary)
+    }
+
+    /// The snapshots of this name, of whichever instance.
+    pub fn named(&self, name: &SnapshotName) -> impl Iterator<Item = &Arc<Summary>> {
+        let known = |id| self.by_id.get(id).and_then(|known| known.summary.as_ref());
+        self.by_name.get(name).into_iter().flatten().filter_map(known)
+    }
+
+    /// Whether an instance has a snapshot of this name.
+    #[must_use]
+    pub fn is_named(&self, instance: &InstanceId, name: &SnapshotName) -> bool {
+        self.named(name).any(|summary| summary.instance == *instance)
     }
 }
+
+#[cfg(test)]
+#[path = "index_tests.rs"]
+mod tests;

@@ -1,13 +1,16 @@
 //! Reading the instances root: which directories there are, and which of them are forks of what.
 
-use super::fs::{DirEntry, FileType, Fs, FsError};
+use super::fs::{Dir, DirEntry, FileType, Fs, FsError, Meta, Op};
 use super::layout::{Layout, OURS};
+use super::par;
 use crate::ids::{ForkId, InstanceId, SnapshotId};
 use chrono::{DateTime, Utc};
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// `fork.json`: what makes an instance a fork. Read by others too, so its format is plain JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +39,7 @@ pub enum Standing {
 }
 
 /// All directories of the root at about one moment.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scan {
     /// Directories by name, with inode number and what they are.
     pub instances: BTreeMap<OsString, (u64, Standing)>,
@@ -44,10 +47,10 @@ pub struct Scan {
     pub trashed: BTreeMap<OsString, (u64, Standing)>,
 }
 
-/// What a scan may take as known, to read only what is new: a record whose file is still the same. The directory's name
-/// and inode number alone would not tell, since file systems give a number out again at once.
+/// What the next scan may take as known of the last one, to read only what is new: a record whose file is still the same. The
+/// directory's name and inode number alone would not tell, since file systems give a number out again at once.
 #[derive(Debug, Default)]
-pub struct ScanCache(HashMap<(OsString, u64), (Version, ForkRecord)>);
+pub struct ScanCache(HashMap<OsString, Version>);
 
 /// Which file, as of when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,22 +59,43 @@ struct Version {
     ctime_ns: i64,
 }
 
-impl Version {
-    /// `None` if there is no record, or it cannot be told: then it is read.
-    fn of(fs: &Fs, record: &Path) -> Option<Self> {
-        fs.stat_if_there(record).ok().flatten().map(|meta| Self { file_id: meta.file_id, ctime_ns: meta.ctime_ns })
+impl From<Meta> for Version {
+    fn from(meta: Meta) -> Self {
+        Self { file_id: meta.file_id, ctime_ns: meta.ctime_ns }
     }
 }
 
 impl ScanCache {
-    /// Forgets a name of which the kernel reported a change.
-    pub fn forget(&mut self, name: &OsStr) {
-        self.0.retain(|(known, _), _| known != name);
-    }
-
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.0.clear();
+    }
+}
+
+/// How a scan is done, and how far it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Pass<'a> {
+    /// On so many threads.
+    pub threads: usize,
+    /// Told of each directory.
+    pub progress: &'a ScanProgress,
+}
+
+/// How far a scan is.
+#[derive(Debug, Default)]
+pub struct ScanProgress {
+    done: AtomicU64,
+    all: AtomicU64,
+    /// Once this is set the scan ends with ECANCELED.
+    pub stop: AtomicBool,
+}
+
+impl ScanProgress {
+    /// Directories that were looked at, and those that there are.
+    #[must_use]
+    pub fn so_far(&self) -> (u64, u64) {
+        let all = self.all.load(Ordering::Relaxed);
+        (self.done.load(Ordering::Relaxed).min(all), all)
     }
 }
 
@@ -101,68 +125,153 @@ pub(crate) fn standing_of(bytes: &[u8]) -> Standing {
     }
 }
 
-/// Lists the root until a listing shows no directory, by inode, that has not been read, and then the trash.
+/// Lists the root until a listing shows no directory, by inode, that has not been read, and then the trash. What is in `cache`
+/// is known from the `last` scan.
 ///
 /// # Errors
 /// [`FsError`] if a listing fails: then nothing is known.
-pub fn scan(fs: &Fs, layout: &Layout, cache: &mut ScanCache) -> Result<Scan, FsError> {
-    let mut found = Scan::default();
-    let mut read: HashSet<(OsString, u64)> = HashSet::new();
-    // The first listing may have missed a directory that was renamed meanwhile; the second shows it.
-    let mut again = true;
-    while again {
-        again = false;
-        let listing = fs.list(layout.instances())?;
-        found.instances.clear();
-        for entry in listing.into_iter().filter(|e| e.name != OURS) {
-            again |= read.insert((entry.name.clone(), entry.inode));
-            if let Some(standing) = look(fs, &layout.instance_named(&entry.name), &entry, cache)? {
-                found.instances.insert(entry.name, (entry.inode, standing));
+pub fn scan(fs: &Fs, layout: &Layout, (cache, last): (&mut ScanCache, &Scan), pass: Pass<'_>) -> Result<Scan, FsError> {
+    let root = fs.open_dir(layout.instances())?;
+    let mut names: HashMap<OsString, (u64, Option<Standing>)> = HashMap::new();
+    pass.progress.done.store(0, Ordering::Relaxed);
+    loop {
+        let mut listing = fs.list_open(&root)?;
+        listing.retain(|entry| entry.name != OURS);
+        pass.progress.all.store(listing.len() as u64, Ordering::Relaxed);
+        // The first listing may have missed a directory that was renamed meanwhile; the second shows it.
+        let (known, new): (Vec<_>, Vec<_>) =
+            listing.into_iter().partition(|entry| names.get(&entry.name).is_some_and(|(inode, _)| *inode == entry.inode));
+        let is_last = new.is_empty();
+        let mut all = HashMap::with_capacity(known.len() + new.len());
+        for entry in known {
+            if let Some(found) = names.remove(&entry.name) {
+                all.insert(entry.name, found);
             }
         }
-    }
-    let trash = layout.root_trash();
-    for entry in fs.list_if_there(&trash)? {
-        if let Some(standing) = look(fs, &trash.join(&entry.name), &entry, cache)? {
-            found.trashed.insert(entry.name, (entry.inode, standing));
+        all.extend(look_at(fs, &root, new, (cache, last), pass)?);
+        names = all;
+        if is_last {
+            break;
         }
     }
-    Ok(found)
+    cache.0.retain(|name, _| names.contains_key(name));
+    let standing = |(name, (inode, standing))| Some((name, (inode, standing?)));
+    Ok(Scan { instances: names.into_iter().filter_map(standing).collect(), trashed: scan_trash(fs, layout)? })
 }
 
-/// What one entry is; `None` if it is no directory, or gone by now.
-fn look(fs: &Fs, path: &Path, entry: &DirEntry, cache: &mut ScanCache) -> Result<Option<Standing>, FsError> {
-    let key = (entry.name.clone(), entry.inode);
-    // Told before it is read: what changes in between is read again by the next scan.
-    let version = Version::of(fs, &Layout::fork_record_in(path));
-    if let Some((known, record)) = cache.0.get(&key)
-        && Some(*known) == version
+/// What lies in the root's trash: a few directories, each read anew.
+///
+/// # Errors
+/// [`FsError`] if it cannot be listed: then nothing is known.
+pub fn scan_trash(fs: &Fs, layout: &Layout) -> Result<BTreeMap<OsString, (u64, Standing)>, FsError> {
+    let trash = match fs.open_dir(&layout.root_trash()) {
+        Ok(trash) => trash,
+        Err(e) if e.is_not_found() => return Ok(BTreeMap::new()),
+        Err(e) => return Err(e),
+    };
+    let mut buffer = vec![0; AT_ONCE];
+    let mut trashed = BTreeMap::new();
+    for entry in fs.list_open(&trash)? {
+        if let Some((standing, _)) = look(fs, &trash, &entry.name, None, &mut buffer)? {
+            trashed.insert(entry.name, (entry.inode, standing));
+        }
+    }
+    Ok(trashed)
+}
+
+/// What the directory of this name in the root is now; `None` if there is none.
+///
+/// # Errors
+/// [`FsError`] if that cannot be told.
+pub fn look_at_one(fs: &Fs, root: &Dir, name: &OsStr, cache: &mut ScanCache) -> Result<Option<(u64, Standing)>, FsError> {
+    let Some(meta) = fs.stat_if_there(root.at(name))? else {
+        cache.0.remove(name);
+        return Ok(None);
+    };
+    let entry = DirEntry { name: name.to_owned(), inode: meta.file_id.1 };
+    let found = look(fs, root, name, None, &mut vec![0; AT_ONCE])?;
+    note(cache, &entry, found.as_ref());
+    Ok(found.map(|(standing, _)| (entry.inode, standing)))
+}
+
+/// So long is a record that is read at once.
+const AT_ONCE: usize = 16 << 10;
+
+/// What a directory is, and of which version of its record that was read; `None` for what is no directory.
+type Seen = Option<(Standing, Option<Version>)>;
+/// A name, with its inode's number and what it is: `None` for what is no directory.
+type Named = (OsString, (u64, Option<Standing>));
+
+/// What these entries are.
+fn look_at(fs: &Fs, root: &Dir, new: Vec<DirEntry>, (cache, last): (&mut ScanCache, &Scan), pass: Pass<'_>) -> Result<Vec<Named>, FsError> {
+    let known = &*cache;
+    let looked: Vec<_> = par::each(
+        pass.threads,
+        &new,
+        || vec![0; AT_ONCE],
+        |buffer, entry| {
+            if pass.progress.stop.load(Ordering::Relaxed) {
+                return Err(FsError { op: Op::Read, path: root.path().to_owned(), source: Errno::ECANCELED });
+            }
+            let before = match last.instances.get(&entry.name) {
+                Some((inode, Standing::Fork(record))) if *inode == entry.inode => known.0.get(&entry.name).map(|v| (*v, record)),
+                _ => None,
+            };
+            let found = look(fs, root, &entry.name, before, buffer);
+            pass.progress.done.fetch_add(1, Ordering::Relaxed);
+            found
+        },
+    )
+    .collect();
+    let mut all = Vec::with_capacity(new.len());
+    for (entry, found) in new.into_iter().zip(looked) {
+        let found = found?;
+        note(cache, &entry, found.as_ref());
+        all.push((entry.name, (entry.inode, found.map(|(standing, _)| standing))));
+    }
+    Ok(all)
+}
+
+fn note(cache: &mut ScanCache, entry: &DirEntry, found: Option<&(Standing, Option<Version>)>) {
+    match found {
+        Some((Standing::Fork(_), Some(version))) => drop(cache.0.insert(entry.name.clone(), *version)),
+        _ => drop(cache.0.remove(&entry.name)),
+    }
+}
+
+/// What one entry is, and of which version of its record that was read; `None` if it is no directory, or gone by now.
+fn look(fs: &Fs, parent: &Dir, name: &OsStr, known: Option<(Version, &ForkRecord)>, buffer: &mut [u8]) -> Result<Seen, FsError> {
+    let record = Layout::fork_record_in(Path::new(name));
+    if let Some((version, record_before)) = known
+        && fs.stat_if_there(&parent.path().join(&record)).ok().flatten().map(Version::from) == Some(version)
     {
-        return Ok(Some(Standing::Fork(record.clone())));
+        return Ok(Some((Standing::Fork(record_before.clone()), Some(version))));
     }
-    match fs.stat_if_there(path)? {
-        Some(meta) if meta.kind == FileType::Directory => {}
-        _ => return Ok(None),
+    // Below the directory only: a link in the place of ours could have another instance's record read for this one's.
+    if let Ok(file) = fs.open_file(parent.at(record.as_os_str())) {
+        let path = parent.path().join(&record);
+        // Told before it is read: what changes in between is read again by the next scan.
+        let version = fs.stat_open(&file, &path).ok().map(Version::from);
+        let len = fs.read_once(&file, &path, buffer);
+        // One that is longer, or was not read to its end, is no JSON; it is read as any other, below.
+        if let Some(standing @ Standing::Fork(_)) = len.ok().and_then(|len| buffer.get(..len)).map(standing_of) {
+            return Ok(Some((standing, version)));
+        }
     }
-    let standing = standing(fs, path)?;
-    match (&standing, version) {
-        (Standing::Fork(record), Some(version)) => drop(cache.0.insert(key, (version, record.clone()))),
-        _ => drop(cache.0.remove(&key)),
+    match fs.stat_if_there(parent.at(name))? {
+        Some(meta) if meta.kind == FileType::Directory => Ok(Some((standing(fs, &parent.path().join(name))?, None))),
+        _ => Ok(None),
     }
-    Ok(Some(standing))
 }
 
 impl Scan {
     /// All directories that carry a fork id, the live ones before the trashed ones.
     #[must_use]
     pub fn carriers(&self, layout: &Layout) -> HashMap<ForkId, Vec<(PathBuf, ForkRecord)>> {
+        let trash = layout.root_trash();
         let mut carriers: HashMap<ForkId, Vec<(PathBuf, ForkRecord)>> = HashMap::new();
-        let live = self.instances.iter().map(|(name, known)| (layout.instance_named(name), known));
-        let trashed = self.trashed.iter().map(|(name, known)| (layout.root_trash().join(name), known));
-        for (path, (_, standing)) in live.chain(trashed) {
-            if let Standing::Fork(record) = standing {
-                carriers.entry(record.fork_id.clone()).or_default().push((path, record.clone()));
-            }
+        for carrier in &Carriers::of(self, layout.instances(), &trash, |_| true).0 {
+            carriers.entry(carrier.record.fork_id.clone()).or_default().push((carrier.path(), carrier.record.clone()));
         }
         carriers
     }
@@ -173,5 +282,65 @@ impl Scan {
             let id = InstanceId::parse(name.to_str()?).ok()?;
             Some((id, *standing != Standing::Plain))
         })
+    }
+}
+
+/// The directories that carry a fork's id, by fork; the live ones of each before the trashed ones. Borrowed, and one list:
+/// there may be a hundred thousand.
+#[derive(Debug)]
+pub struct Carriers<'s>(Vec<Carrier<'s>>);
+
+/// One of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Carrier<'s> {
+    /// What it says of itself.
+    pub record: &'s ForkRecord,
+    parent: &'s Path,
+    name: &'s OsStr,
+}
+
+impl Carrier<'_> {
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.parent.join(self.name)
+    }
+
+    /// Whether it is this directory.
+    #[must_use]
+    pub fn is_at(&self, path: &Path) -> bool {
+        path.file_name() == Some(self.name) && path.parent() == Some(self.parent)
+    }
+}
+
+impl<'s> Carriers<'s> {
+    /// Those of a scan of `root` with its `trash`, of these forks only.
+    pub fn of(scan: &'s Scan, root: &'s Path, trash: &'s Path, wanted: impl Fn(&ForkId) -> bool) -> Self {
+        let mut all = Vec::new();
+        for (parent, names) in [(root, &scan.instances), (trash, &scan.trashed)] {
+            for (name, (_, standing)) in names {
+                if let Standing::Fork(record) = standing
+                    && wanted(&record.fork_id)
+                {
+                    all.push(Carrier { record, parent, name });
+                }
+            }
+        }
+        // Stable: what is live stays before what is trashed.
+        all.sort_by(|a, b| a.record.fork_id.cmp(&b.record.fork_id));
+        Self(all)
+    }
+
+    /// Those of one fork.
+    #[must_use]
+    pub fn get(&self, fork: &ForkId) -> &[Carrier<'s>] {
+        let from = self.0.partition_point(|carrier| carrier.record.fork_id < *fork);
+        let rest = self.0.get(from..).unwrap_or_default();
+        rest.get(..rest.partition_point(|carrier| carrier.record.fork_id == *fork)).unwrap_or_default()
+    }
+
+    /// All, by fork.
+    pub fn iter(&self) -> impl Iterator<Item = &Carrier<'s>> {
+        self.0.iter()
     }
 }

@@ -1,18 +1,18 @@
 //! Reading the whole tree into the index, tolerant of anything: what cannot be read is kept and named, and blocks nothing else.
+//!
+//! Each top directory is listed once, and what is in it is opened below it, on as many threads as there may be. The index,
+//! and what is reported, come out the same on any number of them: one thread puts everything in, in the order of ids.
 
-use super::StoreError;
-use super::compression::Compression;
-use super::counters::read_record;
-use super::digests;
-use super::fs::Fs;
-use super::index::{Index, RefTarget, Summary};
+use super::fs::{Dir, DirEntry, Fs, FsError};
+use super::index::{Index, Known, RefTarget, Summary};
 use super::layout::Layout;
-use super::manifest::{Manifest, RecordError};
-use super::records;
+use super::manifest::{LIMIT, RecordError};
+use super::marks::{Effect, KINDS, MarkKind, Unread};
+use super::{StoreError, lean, par};
 use crate::event::{Event, Events};
 use crate::ids::{ForkId, HoldName, SnapshotId};
-use std::ffi::OsStr;
-use std::path::Path;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What the tree holds.
@@ -23,41 +23,143 @@ pub(super) struct Loaded {
     pub(super) is_fresh: bool,
 }
 
-/// Reads snapshots, marks, refs and holds.
-///
-/// # Errors
-/// [`StoreError::Io`] only if a top directory cannot be listed.
-pub(super) fn index(fs: &Fs, layout: &Layout, events: &Events) -> Result<Loaded, StoreError> {
-    let mut loaded = Loaded { index: Index::default(), highest_seq: 0, is_fresh: true };
-    loaded.is_fresh = fs.list_if_there(&layout.trash())?.is_empty();
-    let ids = ids_in(fs, &layout.snapshots(), events)?;
-    loaded.is_fresh &= ids.is_empty();
-    for (id, manifest) in read_manifests(fs, layout, &ids, events) {
-        if let Ok(summary) = &manifest {
-            loaded.highest_seq = loaded.highest_seq.max(summary.seq);
-        }
-        load_snapshot(&id, manifest, &mut loaded.index, events);
-    }
-    for id in ids_in(fs, &layout.marks(), events)? {
-        load_marks(fs, layout, &id, &mut loaded.index, events);
-    }
-    for id in ids_in(fs, &layout.refs(), events)? {
-        load_refs(fs, layout, &id, &mut loaded.index, events);
-    }
-    for id in ids_in(fs, &layout.holds(), events)? {
-        load_holds(fs, layout, &id, &mut loaded.index, events);
-    }
-    Ok(loaded)
+/// So long are records that are read at once; of one that is longer this is the beginning.
+const AT_ONCE: usize = 64 << 10;
+
+/// The marks of one snapshot, and what each does.
+type FoundMarks = Vec<(&'static MarkKind, Result<Effect, RecordError>)>;
+/// What lies where the refs of one snapshot are.
+type FoundRefs = Vec<(OsString, Option<(ForkId, RefTarget)>)>;
+
+/// Whence, on how many threads, and who is told.
+#[derive(Clone, Copy)]
+pub(super) struct Loader<'a> {
+    pub(super) fs: &'a Fs,
+    pub(super) layout: &'a Layout,
+    pub(super) events: &'a Events,
+    pub(super) threads: usize,
 }
 
-fn load_snapshot(id: &SnapshotId, manifest: Result<Summary, RecordError>, index: &mut Index, events: &Events) {
-    index.change(id, |known| {
-        known.present = true;
-        match manifest {
-            Ok(summary) => known.summary = Some(Arc::new(summary)),
+impl Loader<'_> {
+    /// Reads snapshots, marks, refs and holds.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] only if a top directory cannot be listed.
+    pub(super) fn index(&self) -> Result<Loaded, StoreError> {
+        let mut loaded = Loaded { index: Index::default(), highest_seq: 0, is_fresh: true };
+        loaded.is_fresh = self.fs.list_if_there(&self.layout.trash())?.is_empty();
+        let snapshots = self.top(&self.layout.snapshots())?;
+        loaded.is_fresh &= snapshots.as_ref().is_none_or(|(_, ids)| ids.is_empty());
+        if let Some((dir, ids)) = &snapshots {
+            loaded.highest_seq = self.snapshots(dir, ids, &mut loaded.index);
+        }
+        if let Some((dir, ids)) = self.top(&self.layout.marks())? {
+            self.marks(&dir, &ids, &mut loaded.index);
+        }
+        if let Some((dir, ids)) = self.top(&self.layout.refs())? {
+            self.refs(&dir, &ids, &mut loaded.index);
+        }
+        if let Some((dir, ids)) = self.top(&self.layout.holds())? {
+            self.holds(&dir, &ids, &mut loaded.index);
+        }
+        Ok(loaded)
+    }
+
+    /// Reads one snapshot that has come into `snapshots/`, with its marks, refs and holds.
+    pub(super) fn one(&self, id: &SnapshotId, index: &mut Index) {
+        let only = std::slice::from_ref(id);
+        match self.fs.open_dir(&self.layout.snapshots()) {
+            Ok(dir) => drop(self.snapshots(&dir, only, index)),
+            Err(e) => {
+                let known = self.known(id, Err(e.into()), index);
+                index.fill(vec![(id.clone(), known)]);
+            }
+        }
+        for (top, load) in [
+            (self.layout.marks(), Self::marks as fn(&Self, &Dir, &[SnapshotId], &mut Index)),
+            (self.layout.refs(), Self::refs),
+            (self.layout.holds(), Self::holds),
+        ] {
+            match self.fs.open_dir(&top) {
+                Ok(dir) if matches!(self.fs.stat_if_there(dir.at(id.as_str().as_ref())), Ok(None)) => {}
+                Ok(dir) => load(self, &dir, only, index),
+                Err(e) if e.is_not_found() => {}
+                Err(e) => self.stays(id, &top, &e.to_string(), index),
+            }
+        }
+    }
+
+    /// A top directory, and the names in it that are snapshot ids; any other is reported, and left alone. `None` if it is
+    /// not there.
+    fn top(&self, path: &Path) -> Result<Option<(Dir, Vec<SnapshotId>)>, StoreError> {
+        let dir = match self.fs.open_dir(path) {
+            Ok(dir) => dir,
+            Err(e) if e.is_not_found() => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        let mut ids = Vec::new();
+        for entry in self.fs.list_open(&dir)? {
+            match entry.name.to_str().map(SnapshotId::parse) {
+                Some(Ok(id)) => ids.push(id),
+                _ => self.unreadable(&path.join(&entry.name), "its name is not a snapshot id", &[]),
+            }
+        }
+        Ok(Some((dir, ids)))
+    }
+
+    fn unreadable(&self, path: &Path, why: &str, blocks: &[&SnapshotId]) {
+        self.events.emit(Event::RecordUnreadable {
+            path: path.display().to_string(),
+            why: why.to_owned(),
+            blocks: blocks.iter().map(ToString::to_string).collect(),
+        });
+    }
+
+    /// The record `name` below `dir`, as `parse` understands it. A short one is read with three calls; whether that was all
+    /// of it, `parse` tells: if it fails, the file is read to its end, and that counts.
+    fn record<T>(
+        &self,
+        (dir, name): (&Dir, &OsStr),
+        limit: u64,
+        buffer: &mut [u8],
+        parse: impl Fn(&Path, &[u8]) -> Result<T, RecordError>,
+    ) -> Result<T, RecordError> {
+        let path = dir.path().join(name);
+        let file = self.fs.open_file(dir.at(name))?;
+        let len = self.fs.read_once(&file, &path, buffer)?;
+        let read = buffer.get(..len).filter(|_| len < buffer.len());
+        match read.map(|bytes| parse(&path, bytes)) {
+            Some(Ok(record)) => Ok(record),
+            _ => parse(&path, &self.fs.read_small(dir.at(name), limit)?),
+        }
+    }
+
+    /// Manifests; the highest sequence number that is in one.
+    fn snapshots(&self, dir: &Dir, ids: &[SnapshotId], index: &mut Index) -> u64 {
+        let read = |buffer: &mut Vec<u8>, id: &SnapshotId| {
+            let name = Layout::manifest_in(id.as_ref());
+            self.record((dir, name.as_os_str()), LIMIT, buffer, |path, bytes| lean::summary(path, bytes, id)).map(Arc::new)
+        };
+        let mut highest = 0;
+        let mut all = Vec::with_capacity(ids.len());
+        for (id, summary) in ids.iter().zip(par::each(self.threads, ids, || vec![0; AT_ONCE], read)) {
+            if let Ok(summary) = &summary {
+                highest = highest.max(summary.seq);
+            }
+            all.push((id.clone(), self.known(id, summary, index)));
+        }
+        index.fill(all);
+        highest
+    }
+
+    /// A snapshot that is there, by its manifest.
+    fn known(&self, id: &SnapshotId, summary: Result<Arc<Summary>, RecordError>, index: &mut Index) -> Known {
+        let mut known = Known { present: true, ..Known::default() };
+        match summary {
+            Ok(summary) => known.summary = Some(index.share(summary)),
             Err(e) => {
                 let why = e.to_string();
-                events.emit(Event::SnapshotQuarantined { snapshot: id.to_string(), why: why.clone() });
+                self.events.emit(Event::SnapshotQuarantined { snapshot: id.to_string(), why: why.clone() });
                 // A later version may know of something that needs it.
                 match e {
                     RecordError::Newer { .. } => drop(known.unreadable.insert(why)),
@@ -65,134 +167,113 @@ fn load_snapshot(id: &SnapshotId, manifest: Result<Summary, RecordError>, index:
                 }
             }
         }
-    });
-}
-
-/// Reads one snapshot that has come into `snapshots/`, with its marks, refs and holds.
-pub(super) fn one(fs: &Fs, layout: &Layout, id: &SnapshotId, index: &mut Index, events: &Events) {
-    for (id, manifest) in read_manifests(fs, layout, std::slice::from_ref(id), events) {
-        load_snapshot(&id, manifest, index, events);
+        known
     }
-    load_marks(fs, layout, id, index, events);
-    let is_there = |dir: &Path| !matches!(fs.stat_if_there(dir), Ok(None));
-    if is_there(&layout.refs_of(id)) {
-        load_refs(fs, layout, id, index, events);
-    }
-    if is_there(&layout.holds_of(id)) {
-        load_holds(fs, layout, id, index, events);
-    }
-}
 
-/// The names in a directory that are snapshot ids; any other is reported, and left alone.
-fn ids_in(fs: &Fs, dir: &Path, events: &Events) -> Result<Vec<SnapshotId>, StoreError> {
-    let mut ids = Vec::new();
-    for entry in fs.list_if_there(dir)? {
-        match entry.name.to_str().map(SnapshotId::parse) {
-            Some(Ok(id)) => ids.push(id),
-            _ => unreadable(events, &dir.join(&entry.name), "its name is not a snapshot id", &[]),
-        }
-    }
-    Ok(ids)
-}
-
-fn unreadable(events: &Events, path: &Path, why: &str, blocks: &[&SnapshotId]) {
-    events.emit(Event::RecordUnreadable {
-        path: path.display().to_string(),
-        why: why.to_owned(),
-        blocks: blocks.iter().map(ToString::to_string).collect(),
-    });
-}
-
-/// Reads manifests on two threads: with many of them it is all parsing.
-fn read_manifests(fs: &Fs, layout: &Layout, ids: &[SnapshotId], events: &Events) -> Vec<(SnapshotId, Result<Summary, RecordError>)> {
-    let read = |id: &SnapshotId| {
-        let path = Layout::manifest_in(&layout.snapshot(id));
-        let manifest = Manifest::read(fs, &path, id).map(|mut manifest| {
-            // One that cannot be read leaves them pending: they are made again, save over one of a newer version.
-            if let Err(e) = digests::complete(fs, layout, &mut manifest) {
-                unreadable(events, &layout.mark(id, digests::MARK), &e.to_string(), &[]);
+    /// Marks of snapshots that are there; those of one in the trash, or of none, say nothing.
+    fn marks(&self, dir: &Dir, ids: &[SnapshotId], index: &mut Index) {
+        let read = |buffer: &mut Vec<u8>, id: &SnapshotId| -> Result<FoundMarks, FsError> {
+            let of = self.fs.open_dir(dir.at(id.as_str().as_ref()))?;
+            let names = self.fs.list_here(&of)?;
+            let there = KINDS.iter().filter_map(|kind| Some((kind, names.iter().find(|entry| kind.is(&entry.name))?)));
+            let read = |(kind, entry): (&'static MarkKind, &DirEntry)| {
+                (kind, self.record((&of, &entry.name), kind.limit, buffer, |path, bytes| kind.read(path, bytes)))
+            };
+            Ok(there.map(read).collect())
+        };
+        for (id, found) in ids.iter().zip(par::each(self.threads, ids, || vec![0; AT_ONCE], read)) {
+            let mut unread = Vec::new();
+            match found {
+                Ok(found) => {
+                    for (kind, effect) in found {
+                        match effect {
+                            Ok(effect) if index.get(id).is_some_and(|known| known.present) => index.change(id, effect),
+                            Err(e) if kind.unread == Unread::Stays => unread.push((self.layout.mark(id, kind.name), e)),
+                            Err(e) if kind.unread == Unread::Reported => {
+                                self.unreadable(&self.layout.mark(id, kind.name), &e.to_string(), &[])
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+                Err(e) => unread.push((self.layout.marks_of(id), e.into())),
             }
-            Summary::from(&manifest)
-        });
-        (id.clone(), manifest)
-    };
-    if ids.len() < 64 {
-        return ids.iter().map(read).collect();
-    }
-    let (first, second) = ids.split_at(ids.len() / 2);
-    std::thread::scope(|scope| {
-        let half = scope.spawn(|| first.iter().map(read).collect::<Vec<_>>());
-        let rest: Vec<_> = second.iter().map(read).collect();
-        let mut all = half.join().unwrap_or_default();
-        all.extend(rest);
-        all
-    })
-}
-
-fn load_marks(fs: &Fs, layout: &Layout, id: &SnapshotId, index: &mut Index, events: &Events) {
-    // One that cannot be read is made anew: it protects nothing.
-    if let Ok(Some(pinned)) = read_record(fs, &layout.mark(id, records::PINNED))
-        && index.get(id).is_some_and(|k| k.present)
-    {
-        index.change(id, |known| known.pinned = Some(pinned));
-    }
-    load_compression(fs, layout, id, index, events);
-    for (mark, set) in [(records::EXPIRING, true), (records::QUARANTINED, false)] {
-        match records::read_mark(fs, layout, id, mark) {
-            Ok(None) => {}
-            Ok(Some(found)) if index.get(id).is_some_and(|k| k.present) => {
-                index.change(id, |known| if set { known.expiring = true } else { known.quarantined = Some(found.why) })
-            }
-            // Marks of a snapshot in the trash, or of none.
-            Ok(Some(_)) => {}
-            Err(e) => {
-                unreadable(events, &layout.mark(id, mark), &e.to_string(), &[id]);
-                if index.get(id).is_some_and(|k| k.present) {
+            for (path, e) in unread.into_iter().filter(|(_, e)| !is_gone(e)) {
+                self.unreadable(&path, &e.to_string(), &[id]);
+                if index.get(id).is_some_and(|known| known.present) {
                     index.change(id, |known| known.unreadable.insert(e.to_string()));
                 }
             }
         }
     }
-}
 
-/// One that cannot be read may name the files that the snapshot's memory is in: the snapshot stays, with all its files.
-fn load_compression(fs: &Fs, layout: &Layout, id: &SnapshotId, index: &mut Index, events: &Events) {
-    if index.get(id).is_none_or(|known| !known.present) {
-        return;
-    }
-    match Compression::read(fs, layout, id) {
-        Ok(compression) => index.change(id, |known| known.compression = compression.map(Arc::new)),
-        Err(e) => {
-            unreadable(events, &layout.marks_of(id), &e.to_string(), &[id]);
-            index.change(id, |known| known.unreadable.insert(e.to_string()));
-        }
-    }
-}
-
-fn load_refs(fs: &Fs, layout: &Layout, id: &SnapshotId, index: &mut Index, events: &Events) {
-    let dir = layout.refs_of(id);
-    let block = |index: &mut Index, path: &Path, why: String| {
-        unreadable(events, path, &why, &[id]);
-        index.change(id, |known| known.unreadable.insert(format!("{}: {why}", path.display())));
-    };
-    let entries = match fs.list(&dir) {
-        Ok(entries) => entries,
-        Err(e) => return block(index, &dir, e.to_string()),
-    };
-    for entry in entries {
-        let path = dir.join(&entry.name);
-        match entry.name.to_str().map(ForkId::parse) {
-            Some(Ok(fork)) => {
-                let target = read_ref(fs, &path);
-                if target == RefTarget::Unreadable {
-                    unreadable(events, &path, "not a symbolic link to a directory's path; the fork counts as live", &[id]);
+    fn refs(&self, dir: &Dir, ids: &[SnapshotId], index: &mut Index) {
+        let read = |_: &mut (), id: &SnapshotId| -> Result<FoundRefs, FsError> {
+            let of = self.fs.open_dir(dir.at(id.as_str().as_ref()))?;
+            let all = self.fs.list_here(&of)?.into_iter().filter(|entry| !is_temporary(&entry.name));
+            let one = |entry: DirEntry| {
+                let fork = entry.name.to_str().and_then(|name| ForkId::parse(name).ok());
+                let found = fork.map(|fork| (fork, target_of(self.fs.read_link(of.at(&entry.name)))));
+                (entry.name, found)
+            };
+            Ok(all.map(one).collect())
+        };
+        for (id, found) in ids.iter().zip(par::each(self.threads, ids, || (), read)) {
+            let path = self.layout.refs_of(id);
+            let found = match found {
+                Ok(found) => found,
+                Err(e) => {
+                    self.stays(id, &path, &e.to_string(), index);
+                    continue;
                 }
-                index.change(id, |known| known.refs.insert(fork, target));
+            };
+            let mut refs = Vec::with_capacity(found.len());
+            for (name, found) in found {
+                match found {
+                    Some((fork, target)) => {
+                        if target == RefTarget::Unreadable {
+                            let why = "not a symbolic link to a directory's path; the fork counts as live";
+                            self.unreadable(&path.join(&name), why, &[id]);
+                        }
+                        refs.push((fork, target));
+                    }
+                    None => self.stays(id, &path.join(&name), "its name is not a fork id", index),
+                }
             }
-            _ if is_temporary(&entry.name) => {}
-            _ => block(index, &path, "its name is not a fork id".to_owned()),
+            index.change(id, |known| known.refs.extend(refs));
         }
     }
+
+    /// Something about a snapshot cannot be told: it is reported, and the snapshot stays.
+    fn stays(&self, id: &SnapshotId, path: &Path, why: &str, index: &mut Index) {
+        self.unreadable(path, why, &[id]);
+        index.change(id, |known| known.unreadable.insert(format!("{}: {why}", path.display())));
+    }
+
+    fn holds(&self, dir: &Dir, ids: &[SnapshotId], index: &mut Index) {
+        let read = |_: &mut (), id: &SnapshotId| self.fs.list(dir.at(id.as_str().as_ref()));
+        for (id, entries) in ids.iter().zip(par::each(self.threads, ids, || (), read)) {
+            let dir: PathBuf = self.layout.holds_of(id);
+            let entries = match entries {
+                Ok(entries) => entries,
+                Err(e) => {
+                    self.unreadable(&dir, &e.to_string(), &[id]);
+                    index.change(id, |known| known.unreadable.insert(e.to_string()));
+                    continue;
+                }
+            };
+            for entry in entries {
+                match entry.name.to_str().map(HoldName::parse) {
+                    Some(Ok(hold)) => drop(index.change(id, |known: &mut Known| known.holds.insert(hold))),
+                    _ => self.stays(id, &dir.join(&entry.name), "its name is not a hold name; it holds all the same", index),
+                }
+            }
+        }
+    }
+}
+
+fn is_gone(e: &RecordError) -> bool {
+    matches!(e, RecordError::Io(e) if e.is_not_found())
 }
 
 /// A ref that was being pointed anew when the process died; the old one is still there.
@@ -202,32 +283,12 @@ pub(super) fn is_temporary(name: &OsStr) -> bool {
 
 /// Where a ref points; empty, relative or no link at all is unreadable.
 pub(super) fn read_ref(fs: &Fs, path: &Path) -> RefTarget {
-    match fs.read_link(path) {
-        Ok(target) if Path::new(&target).is_absolute() => RefTarget::At(target.into()),
-        _ => RefTarget::Unreadable,
-    }
+    target_of(fs.read_link(path))
 }
 
-fn load_holds(fs: &Fs, layout: &Layout, id: &SnapshotId, index: &mut Index, events: &Events) {
-    let dir = layout.holds_of(id);
-    let entries = match fs.list(&dir) {
-        Ok(entries) => entries,
-        Err(e) => {
-            unreadable(events, &dir, &e.to_string(), &[id]);
-            index.change(id, |known| known.unreadable.insert(e.to_string()));
-            return;
-        }
-    };
-    for entry in entries {
-        match entry.name.to_str().map(HoldName::parse) {
-            Some(Ok(hold)) => {
-                index.change(id, |known| known.holds.insert(hold));
-            }
-            _ => {
-                let why = "its name is not a hold name; it holds all the same";
-                unreadable(events, &dir.join(&entry.name), why, &[id]);
-                index.change(id, |known| known.unreadable.insert(format!("{}: {why}", dir.join(&entry.name).display())));
-            }
-        }
+fn target_of(link: Result<OsString, FsError>) -> RefTarget {
+    match link {
+        Ok(target) if Path::new(&target).is_absolute() => RefTarget::At(target.into()),
+        _ => RefTarget::Unreadable,
     }
 }

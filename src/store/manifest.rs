@@ -19,7 +19,7 @@ pub const FORMAT: u32 = 1;
 pub const FORMAT_PENDING: u32 = 2;
 
 /// No manifest is longer (a million files at about 300 bytes each).
-const LIMIT: u64 = 512 << 20;
+pub(super) const LIMIT: u64 = 512 << 20;
 
 /// Everything about a snapshot that never changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -284,25 +284,42 @@ pub fn seal<T: Serialize>(record: &T) -> Result<Vec<u8>, serde_json::Error> {
     Ok(bytes)
 }
 
+/// How a record of this format begins: with that nobody has to look through all of it for its format.
+const OURS: &str = "{\"format\":1,";
+
+/// The JSON of what [`seal`] wrote, checked: that it is what was written, and of no newer format.
+///
+/// # Errors
+/// [`RecordError`]: damaged, or newer.
+pub(super) fn body<'b>(path: &Path, bytes: &'b [u8], newest: u32) -> Result<&'b str, RecordError> {
+    let damaged = |why: String| RecordError::Damaged { path: path.to_owned(), why };
+    let envelope: Envelope<'_> = serde_json::from_slice(bytes).map_err(|e| damaged(e.to_string()))?;
+    let body = envelope.body.get();
+    if checksum(body) != envelope.checksum {
+        return Err(damaged("the checksum does not match".to_owned()));
+    }
+    if !body.starts_with(OURS) {
+        let format: FormatOnly = serde_json::from_str(body).map_err(|e| damaged(e.to_string()))?;
+        if format.format > newest {
+            return Err(RecordError::Newer { path: path.to_owned(), found: format.format });
+        }
+    }
+    Ok(body)
+}
+
 /// Reads and checks what [`seal`] wrote; the record must have a field `format`.
 ///
 /// # Errors
 /// [`RecordError`]: unreadable, damaged, or newer.
 pub fn unseal<T: for<'de> Deserialize<'de>>(path: &Path, bytes: &[u8]) -> Result<T, RecordError> {
-    unseal_up_to(path, bytes, FORMAT)
+    let damaged = |e: serde_json::Error| RecordError::Damaged { path: path.to_owned(), why: e.to_string() };
+    serde_json::from_str(body(path, bytes, FORMAT)?).map_err(damaged)
 }
 
-fn unseal_up_to<T: for<'de> Deserialize<'de>>(path: &Path, bytes: &[u8], newest: u32) -> Result<T, RecordError> {
-    let damaged = |why: String| RecordError::Damaged { path: path.to_owned(), why };
-    let envelope: Envelope<'_> = serde_json::from_slice(bytes).map_err(|e| damaged(e.to_string()))?;
-    if checksum(envelope.body.get()) != envelope.checksum {
-        return Err(damaged("the checksum does not match".to_owned()));
-    }
-    let format: FormatOnly = serde_json::from_str(envelope.body.get()).map_err(|e| damaged(e.to_string()))?;
-    if format.format > newest {
-        return Err(RecordError::Newer { path: path.to_owned(), found: format.format });
-    }
-    serde_json::from_str(envelope.body.get()).map_err(|e| damaged(e.to_string()))
+/// That a manifest which says that it is `found`'s is `wanted`'s.
+pub(super) fn is_of(wanted: &SnapshotId, found: &SnapshotId, path: &Path) -> Result<(), RecordError> {
+    let why = || format!("it is the manifest of {found}");
+    if found == wanted { Ok(()) } else { Err(RecordError::Damaged { path: path.to_owned(), why: why() }) }
 }
 
 impl Manifest {
@@ -312,10 +329,7 @@ impl Manifest {
     /// [`RecordError`].
     pub fn read(fs: &Fs, path: &Path, id: &SnapshotId) -> Result<Self, RecordError> {
         let manifest = Self::unseal(path, &fs.read_small(path, LIMIT)?)?;
-        if manifest.id != *id {
-            let why = format!("it is the manifest of {}", manifest.id);
-            return Err(RecordError::Damaged { path: path.to_owned(), why });
-        }
+        is_of(id, &manifest.id, path)?;
         Ok(manifest)
     }
 
@@ -324,7 +338,8 @@ impl Manifest {
     /// # Errors
     /// [`RecordError`]: damaged, or newer.
     pub fn unseal(path: &Path, bytes: &[u8]) -> Result<Self, RecordError> {
-        unseal_up_to(path, bytes, FORMAT_PENDING)
+        let damaged = |e: serde_json::Error| RecordError::Damaged { path: path.to_owned(), why: e.to_string() };
+        serde_json::from_str(body(path, bytes, FORMAT_PENDING)?).map_err(damaged)
     }
 
     /// The files whose digests are not there.
@@ -390,6 +405,11 @@ mod tests {
             let text = String::from(path.clone());
             assert_eq!(TextPath::try_from(text.clone()).as_ref(), Ok(&path), "{text}");
         }
+    }
+
+    #[test]
+    fn a_record_of_this_format_is_known_by_its_beginning() {
+        assert_eq!(OURS, format!("{{\"format\":{FORMAT},"));
     }
 
     #[test]

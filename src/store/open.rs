@@ -29,6 +29,8 @@ pub struct OpenOptions {
     pub store: PathBuf,
     /// The instances root.
     pub instances: PathBuf,
+    /// On how many threads the tree is read.
+    pub threads: usize,
 }
 
 /// An open store. With its lock it may write; a reader has none.
@@ -105,7 +107,7 @@ impl Store {
 
     fn assemble(options: &OpenOptions, layout: Layout, identity: Identity, lock: Option<Flock<File>>) -> Result<Arc<Self>, StoreError> {
         let fs = options.fs.clone();
-        let loaded = load::index(&fs, &layout, &options.events)?;
+        let loaded = load::Loader { fs: &fs, layout: &layout, events: &options.events, threads: options.threads }.index()?;
         let sequence = Sequence::load(&fs, &layout, loaded.highest_seq, loaded.is_fresh)?;
         let uptime = Uptime::load(&fs, &layout, options.clock.as_ref());
         Ok(Arc::new(Self {

@@ -1,18 +1,19 @@
 //! Changing what belongs to a snapshot: refs, holds, marks, publishing. Each durable first, then in the index.
 
-use super::counters::{read_record, write_record};
+use super::counters::write_record;
 use super::digests;
-use super::fs::{Fs, FsError};
+use super::fs::FsError;
 use super::index::{Known, RefTarget, Summary};
 use super::layout::Layout;
 use super::load;
 use super::manifest::{FORMAT, Manifest, RecordError};
 use super::open::{SnapshotGuard, Store};
+use super::refs::Refs;
 use super::{RootProof, StoreError};
 use crate::ids::{ForkId, HoldName, SnapshotId};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -50,10 +51,6 @@ pub(super) struct Mark {
     pub(super) why: String,
 }
 
-pub(super) fn read_mark(fs: &Fs, layout: &Layout, id: &SnapshotId, mark: &str) -> Result<Option<Mark>, RecordError> {
-    read_record(fs, &layout.mark(id, mark))
-}
-
 impl Store {
     /// The manifest of a snapshot, read from the disk, with the digests that were made after it was published.
     ///
@@ -73,7 +70,8 @@ impl Store {
         }
     }
 
-    /// A copy of what is known of a snapshot.
+    /// A copy of what is known of a snapshot. Who only looks at a field asks [`Store::index`]: as long as there is a copy,
+    /// a change of many refs has to copy them all.
     ///
     /// # Errors
     /// [`StoreError::NoSnapshot`].
@@ -103,9 +101,11 @@ impl Store {
         let id = &manifest.id;
         let moved = self.fs.move_durably(from, &self.layout.snapshot(id), dirs);
         if moved.as_ref().map_or_else(|e| e.is_moved, |()| true) {
-            self.change(id, |known| {
+            let mut index = self.index_mut();
+            let summary = index.share(Arc::new(Summary::from(manifest)));
+            index.change(id, |known| {
                 known.present = true;
-                known.summary = Some(Arc::new(Summary::from(manifest)));
+                known.summary = Some(summary);
             });
         }
         Ok(moved.map_err(|e| e.error)?)
@@ -186,20 +186,18 @@ impl Store {
         for id in ids {
             let guard = self.lock_snapshot(&id);
             let dir = self.layout.refs_of(&id);
-            let mut there = BTreeMap::new();
+            let mut there = Refs::default();
             for entry in self.fs.list_if_there(&dir)? {
                 if let Some(Ok(fork)) = entry.name.to_str().map(ForkId::parse) {
                     there.insert(fork, load::read_ref(&self.fs, &dir.join(&entry.name)));
                 }
             }
             let known = self.index().get(&id).map(|known| known.refs.clone()).unwrap_or_default();
-            let lost: Vec<_> = known
-                .into_iter()
-                .filter_map(|(fork, target)| match target {
-                    RefTarget::At(path) if !there.contains_key(&fork) => Some((fork, path)),
-                    _ => None,
-                })
-                .collect();
+            let lost = known.iter().filter_map(|(fork, target)| match target {
+                RefTarget::At(path) if !there.contains_key(fork) => Some((fork.clone(), path.clone())),
+                _ => None,
+            });
+            let lost: Vec<_> = lost.collect();
             // At no moment does one that is made again not count.
             there.extend(lost.iter().map(|(fork, path)| (fork.clone(), RefTarget::At(path.clone()))));
             self.change(&id, |known| known.refs = there);

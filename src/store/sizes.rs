@@ -3,9 +3,9 @@
 //! Both change with what others do to their files, so they are measured when somebody asks, and remembered for a while
 //! for listings.
 
-use super::StoreError;
-use super::fs::{Below, FileType, Found, Fs, FsError};
+use super::fs::{Below, FileType, Fs, FsError};
 use super::open::Store;
+use super::{StoreError, par};
 use crate::ids::SnapshotId;
 use std::collections::HashMap;
 use std::path::Path;
@@ -33,23 +33,24 @@ fn reclaimable_beside(fs: &Fs, root: &Path, beside: &dyn Fn(&Path, (u64, u64)) -
         Err(e) => return Err(e),
     };
     let found = fs.walk(&mut below, &mut |_, _| false)?;
-    let mut names: HashMap<(u64, u64), (u64, &Found)> = HashMap::new();
-    let mut bytes = 0_u64;
-    for file in &found {
-        match file.meta.kind {
-            FileType::Directory => bytes += file.meta.allocated,
-            _ => names.entry(file.meta.file_id).or_insert((0, file)).0 += 1,
-        }
+    let mut names: HashMap<(u64, u64), u64> = HashMap::new();
+    for file in found.iter().filter(|file| file.meta.kind != FileType::Directory) {
+        *names.entry(file.meta.file_id).or_default() += 1;
     }
-    for (count, file) in names.into_values() {
-        if file.meta.links > count && file.meta.links > count + beside(&file.path, file.meta.file_id)? {
-            continue;
-        }
+    let mut bytes = 0_u64;
+    // In the order of the walk: neighbours are opened in one directory.
+    for file in &found {
         let allocated = file.meta.allocated;
-        // A file of ours that others write to at this moment is measured as it was.
-        let shared = if file.meta.kind == FileType::Regular && allocated > 0 { shared(fs, &mut below, &file.path)? } else { 0 };
-        debug_assert!(count > 0, "it was found");
-        bytes += allocated.saturating_sub(shared);
+        if file.meta.kind == FileType::Directory {
+            bytes += allocated;
+        } else if let Some(count) = names.remove(&file.meta.file_id) {
+            if file.meta.links > count && file.meta.links > count + beside(&file.path, file.meta.file_id)? {
+                continue;
+            }
+            // A file of ours that others write to at this moment is measured as it was.
+            let shared = if file.meta.kind == FileType::Regular && allocated > 0 { shared(fs, &mut below, &file.path)? } else { 0 };
+            bytes += allocated.saturating_sub(shared);
+        }
     }
     Ok(bytes)
 }
@@ -77,6 +78,12 @@ impl Store {
     /// Forgets what was measured of a snapshot: it has changed.
     pub(super) fn forget_sizes(&self, id: &SnapshotId) {
         self.sizes.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    /// The same of many snapshots, in their order, measured on several threads; 0 for one that cannot be measured.
+    #[must_use]
+    pub fn reclaimable_of(&self, ids: &[SnapshotId], max_age: Duration, threads: usize) -> Vec<u64> {
+        par::each(threads, ids, || (), |(), id| self.reclaimable_bytes(id, max_age).unwrap_or(0)).collect()
     }
 
     /// What removing a snapshot would free now, bytes, measured not longer ago than `max_age`.

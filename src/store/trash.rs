@@ -220,7 +220,7 @@ impl Store {
         let (snapshots, trash) = (self.layout.snapshots(), self.layout.trash());
         let moved = self.fs.move_durably(&entry.path, &self.layout.snapshot(id), &[&snapshots, &trash]);
         if moved.as_ref().map_or_else(|e| e.is_moved, |()| true) {
-            load::one(&self.fs, &self.layout, id, &mut self.index_mut(), &self.events);
+            load::Loader { fs: &self.fs, layout: &self.layout, events: &self.events, threads: 1 }.one(id, &mut self.index_mut());
         }
         moved.map_err(|e| e.error.into())
     }

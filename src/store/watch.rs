@@ -19,14 +19,6 @@ pub struct News {
     pub all: bool,
 }
 
-impl News {
-    /// True if nothing happened.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.names.is_empty() && !self.all
-    }
-}
-
 /// The watch.
 #[derive(Debug)]
 pub struct RootWatch {
@@ -52,18 +44,17 @@ impl RootWatch {
         Ok(Self { inotify })
     }
 
-    /// Waits for news, `most` at the longest.
+    /// Waits until there is news, `most` at the longest; whether there is.
     #[must_use]
-    pub fn wait(&self, most: Duration) -> News {
+    pub fn is_ready(&self, most: Duration) -> bool {
         let millis = u16::try_from(most.as_millis()).unwrap_or(u16::MAX);
         let mut fds = [PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN)];
-        match nix::poll::poll(&mut fds, PollTimeout::from(millis)) {
-            Ok(0) | Err(_) => News::default(),
-            Ok(_) => self.read(),
-        }
+        !matches!(nix::poll::poll(&mut fds, PollTimeout::from(millis)), Ok(0) | Err(_))
     }
 
-    fn read(&self) -> News {
+    /// All news that there is now; it is told once.
+    #[must_use]
+    pub fn news(&self) -> News {
         let mut news = News::default();
         loop {
             match self.inotify.read_events() {

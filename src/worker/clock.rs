@@ -25,7 +25,7 @@ fn load(store: &Store) -> ClockRecord {
     let now = reading(store.clock.as_ref());
     match read_record(&store.fs, &store.layout.clock()) {
         Ok(Some(record)) => record,
-        Ok(None) if store.index().present().next().is_none() => ClockRecord::trusting(&now),
+        Ok(None) if store.index().count_present() == 0 => ClockRecord::trusting(&now),
         Ok(None) | Err(_) => ClockRecord::unknown(&now),
     }
 }

@@ -16,6 +16,7 @@ mod reader;
 mod scrub;
 mod selection;
 mod sight;
+mod start;
 mod status;
 mod trashed;
 mod verbs;
@@ -67,6 +68,7 @@ impl Surroundings {
             events: self.events.clone(),
             store: config.store.clone(),
             instances: config.instances.clone(),
+            threads: config.threads,
         }
     }
 }
@@ -80,7 +82,7 @@ pub enum WorkerError {
     /// The ledger cannot be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// The start could not be completed.
+    /// What was unfinished could not be brought to its end.
     #[error(transparent)]
     Recover(#[from] ForkError),
 }
@@ -98,7 +100,7 @@ pub struct Worker {
     rejected: Mutex<Vec<String>>,
     blocked: Mutex<BTreeSet<(String, String)>>,
     started_at: DateTime<Utc>,
-    startup: Duration,
+    start: start::Start,
     progress: Arc<dyn Progress + Send + Sync>,
     /// The file system was still too full after the last prune.
     space_pressed: AtomicBool,
@@ -136,33 +138,24 @@ impl std::fmt::Debug for Worker {
 }
 
 impl Worker {
-    /// Opens the store and brings what was unfinished to its end: journal, refs, instances, staging. Nothing is removed
-    /// before that first pass is complete.
+    /// The first step of the start: whoever only looks can be answered from here on. Nothing is changed before
+    /// [`Worker::recover`] is done, and nothing by anybody else.
     ///
     /// # Errors
     /// [`WorkerError`]; [`StoreError::Busy`] if another worker has the store.
-    pub fn open(config: Config, around: &Surroundings, progress: Arc<dyn Progress + Send + Sync>) -> Result<Arc<Self>, WorkerError> {
+    pub fn begin(config: Config, around: &Surroundings, progress: Arc<dyn Progress + Send + Sync>) -> Result<Arc<Self>, WorkerError> {
         let began = around.clock.since_boot();
         let copy_rate = Arc::new(CopyRate::new(Arc::clone(&around.clock), config.copy_rate));
         let fs = around.fs.with_copy_rate(Arc::clone(&copy_rate));
         let store = Store::open(&OpenOptions { fs, ..around.options(&config) })?;
         let (forks, torn_bytes) = Forks::open(Arc::clone(&store), config.fork, config.threads);
+        forks.watch_root();
         let forks = Arc::new(forks);
         forks.configure_pool(config.pool.clone());
         forks.watch(Arc::clone(&progress));
-        let recovered = forks.recover()?;
-        let staging = store.clear_staging()? + recovered.staging;
-        importing::finish(&store)?;
         let schedules = Schedules::open(Arc::clone(&store), &config.policies)?;
         let now = around.clock.now();
-        if staging + recovered.finished + recovered.dropped_refs + torn_bytes > 0 {
-            let (finished, dropped_refs) = (recovered.finished, recovered.dropped_refs);
-            store.events.emit(Event::StoreRecovered { staging, finished, dropped_refs, torn_bytes, at: now });
-        }
         let reclaim = Reclaim::new(Arc::clone(&store), Arc::clone(&forks));
-        if let Err(e) = reclaim.report_again(config.trash.grace) {
-            store.events.emit(Event::PruneFailed { snapshot: String::new(), error: e.to_string() });
-        }
         Ok(Arc::new(Self {
             clock: clock::ClockWatch::open(&store, config.wait_for_sync),
             reclaim,
@@ -173,7 +166,7 @@ impl Worker {
             rejected: Mutex::default(),
             blocked: Mutex::default(),
             started_at: now,
-            startup: around.clock.since_boot().saturating_sub(began),
+            start: start::Start::new(around.clock.as_ref(), torn_bytes, began),
             progress,
             space_pressed: AtomicBool::new(false),
             space_short: AtomicBool::new(false),
@@ -189,21 +182,6 @@ impl Worker {
             stopping: Arc::default(),
             cancelled: AtomicBool::new(false),
         }))
-    }
-
-    /// Reports that this worker takes work: for `run` and `once`.
-    pub fn announce(&self) {
-        let (snapshots, forks) = {
-            let index = self.store.index();
-            (index.present().count() as u64, index.refs().count() as u64)
-        };
-        self.store.events.emit(Event::WorkerStarted {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            snapshots,
-            forks,
-            startup_ms: u64::try_from(self.startup.as_millis()).unwrap_or(u64::MAX),
-            at: self.started_at,
-        });
     }
 
     /// From now on somebody looks at the trash in the background, and `wake` tells them to do so at once.
@@ -282,9 +260,9 @@ impl Worker {
         }
     }
 
-    /// Reads the instances root again: for changes that nobody was told of.
+    /// Brings the refs up to what has changed in the instances root; how many were dropped.
     pub fn look_at_root(&self) -> u64 {
-        match self.forks.reconcile() {
+        match self.forks.look() {
             Ok(dropped) => dropped,
             Err(e) => {
                 self.store.events.emit(Event::RecordUnreadable {

@@ -47,7 +47,7 @@ fn facts(sight: &dyn Sight) -> Vec<SnapshotFacts> {
             order_at: summary.order_at,
             seq: summary.seq,
             state: known.state(),
-            tags: summary.tags.clone(),
+            tags: summary.tags.as_ref().clone(),
             tags_unread: summary.tags_unread.is_some(),
             forks: fork_names(known, queued).into_iter().filter(|n| !queued_names.contains(n)).collect(),
             queued: queued_names,
@@ -108,8 +108,11 @@ pub(super) fn plan(
         policy.is_some_and(|policy| policy.retention.limit.max_bytes.is_some())
     };
     // Measuring looks at every file: only where somebody looks at the figure, or it decides.
-    for fact in facts.iter_mut().filter(|fact| purpose == Purpose::Shown || pressure.is_some() || counts_bytes(fact)) {
-        fact.reclaimable_bytes = sight.store().reclaimable_bytes(&fact.id, LISTED).unwrap_or(0);
+    let mut measured: Vec<_> =
+        facts.iter_mut().filter(|fact| purpose == Purpose::Shown || pressure.is_some() || counts_bytes(fact)).collect();
+    let ids: Vec<SnapshotId> = measured.iter().map(|fact| fact.id.clone()).collect();
+    for (fact, bytes) in measured.iter_mut().zip(sight.store().reclaimable_of(&ids, LISTED, config.threads)) {
+        fact.reclaimable_bytes = bytes;
     }
     let gone_since = gone_since(sight);
     let around = Circumstances {

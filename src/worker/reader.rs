@@ -19,7 +19,7 @@ use crate::policy::cadence::LedgerEntry;
 use crate::schedule::{Ledger, Pair};
 use crate::snapshot::copy::{Flow, Progress};
 use crate::store::Store;
-use crate::store::instances::{Scan, ScanCache, scan};
+use crate::store::instances::{Pass, Scan, ScanCache, ScanProgress, scan};
 use crate::store::tags::TagCache;
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
@@ -46,7 +46,10 @@ impl Reader {
         let queue = Forks::peek(&store).map_err(|e| e.to_string());
         let ledger = Ledger::load(Arc::clone(&store)).map_err(|e| Problem::new(ProblemKind::Failed, e.to_string()))?;
         let scan = match store.prove_root() {
-            Ok(_) => scan(&store.fs, &store.layout, &mut ScanCache::default()).unwrap_or_default(),
+            Ok(_) => {
+                let pass = Pass { threads: config.threads, progress: &ScanProgress::default() };
+                scan(&store.fs, &store.layout, (&mut ScanCache::default(), &Scan::default()), pass).unwrap_or_default()
+            }
             Err(_) => Scan::default(),
         };
         let pool = crate::fork::pool::look(&store);

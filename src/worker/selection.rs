@@ -50,7 +50,8 @@ pub(super) struct Selection {
 #[derive(Debug)]
 struct Last {
     at: Duration,
-    scan: Arc<Scan>,
+    /// Of which state of the root.
+    scan: u64,
     config: Arc<Config>,
     all: Arc<Vec<Candidate>>,
 }
@@ -60,18 +61,18 @@ impl Worker {
     /// they were within the last five seconds. Tags that became unreadable are reported, once.
     pub(super) fn candidates(&self, fresh: bool) -> Arc<Vec<Candidate>> {
         let mut selection = self.selection.lock().unwrap_or_else(PoisonError::into_inner);
-        let (scan, config, now) = (self.forks.last_scan(), self.config(), self.store.clock.since_boot());
+        let (number, config, now) = (self.forks.scan_number(), self.config(), self.store.clock.since_boot());
         let is_current = |last: &&Last| {
-            let is_same = Arc::ptr_eq(&last.scan, &scan) && Arc::ptr_eq(&last.config, &config);
+            let is_same = last.scan == number && Arc::ptr_eq(&last.config, &config);
             let asks = last.config.policies.iter().any(|policy| !policy.select.tags.is_empty());
             !fresh && is_same && (!asks || now.saturating_sub(last.at) < BELIEVED)
         };
         if let Some(last) = selection.last.as_ref().filter(is_current) {
             return Arc::clone(&last.all);
         }
-        let (all, news) = candidates(&self.store, &config, &scan, &mut selection.cache);
+        let (all, news) = candidates(&self.store, &config, &self.forks.last_scan(), &mut selection.cache);
         let all = Arc::new(all);
-        selection.last = Some(Last { at: now, scan, config, all: Arc::clone(&all) });
+        selection.last = Some(Last { at: now, scan: number, config, all: Arc::clone(&all) });
         drop(selection);
         for (instance, why) in news {
             let path = Layout::tags_in(&self.store.layout.instance(&instance)).display().to_string();

@@ -50,6 +50,10 @@ pub(super) trait Sight {
     fn clock(&self) -> ClockView;
     /// When the worker started, if this is one.
     fn started_at(&self) -> Option<DateTime<Utc>>;
+    /// How far the worker's start is, if it is not over.
+    fn starting(&self) -> Option<String> {
+        None
+    }
     /// Problems of a refused reload.
     fn rejected(&self) -> Vec<String>;
 }
@@ -61,19 +65,18 @@ pub(super) const LISTED: Duration = Duration::from_secs(60);
 pub(super) fn snapshots(sight: &dyn Sight, filter: &SnapshotFilter) -> Snapshots {
     let mut all = Snapshots::default();
     let mut found = Vec::new();
-    let known: Vec<(SnapshotId, Known)> = sight.store().index().present().map(|(id, known)| (id.clone(), known.clone())).collect();
-    for (id, known) in known {
+    for (id, known) in sight.store().index().present() {
         match &known.summary {
             None => {
                 let why = known.damage().unwrap_or_default();
-                all.unreadable.push(UnreadableSnapshot { id, why, ref_count: known.refs.len() as u64 });
+                all.unreadable.push(UnreadableSnapshot { id: id.clone(), why, ref_count: known.refs.len() as u64 });
             }
             Some(summary) => {
                 let instance = filter.instance.as_ref().is_none_or(|i| *i == summary.instance);
                 let policy = filter.policy.as_ref().is_none_or(|p| Some(p) == summary.policy.as_ref());
                 let tags = filter.tags.iter().all(|(key, value)| summary.tags.get(key) == Some(value));
                 if instance && policy && tags {
-                    found.push(((summary.order_at, summary.seq), view(sight.store(), summary, &known, LISTED)));
+                    found.push(((summary.order_at, summary.seq), view(sight.store(), summary, known)));
                 }
             }
         }
@@ -81,11 +84,15 @@ pub(super) fn snapshots(sight: &dyn Sight, filter: &SnapshotFilter) -> Snapshots
     // Not by `seq` alone: what was imported is older than what was taken before it came.
     found.sort_by_key(|(order, _)| *order);
     all.snapshots = found.into_iter().map(|(_, view)| view).collect();
+    // Only now, with the index free: measuring reads the disk.
+    let ids: Vec<SnapshotId> = all.snapshots.iter().map(|view| view.id.clone()).collect();
+    let bytes = sight.store().reclaimable_of(&ids, LISTED, sight.config().threads);
+    all.snapshots.iter_mut().zip(bytes).for_each(|(view, bytes)| view.reclaimable_bytes = bytes);
     all
 }
 
-/// One snapshot.
-pub(super) fn view(store: &Store, summary: &Summary, known: &Known, max_age: Duration) -> SnapshotView {
+/// One snapshot, by what is in memory: what its removal would free is not measured yet.
+pub(super) fn view(store: &Store, summary: &Summary, known: &Known) -> SnapshotView {
     let compression = Compression::of(store, summary, known);
     SnapshotView {
         id: summary.id.clone(),
@@ -95,13 +102,13 @@ pub(super) fn view(store: &Store, summary: &Summary, known: &Known, max_age: Dur
         policy: summary.policy.clone(),
         parent: summary.parent.clone(),
         kind: summary.kind,
-        driver: summary.driver.clone(),
+        driver: summary.driver.to_string(),
         state: known.state(),
         created_at: summary.created_at,
-        tags: summary.tags.clone(),
+        tags: summary.tags.as_ref().clone(),
         size_bytes: summary.size_bytes,
         allocated_bytes: compression.allocated_bytes,
-        reclaimable_bytes: store.reclaimable_bytes(&summary.id, max_age).unwrap_or(0),
+        reclaimable_bytes: 0,
         ref_count: known.refs.len() as u64,
         pool_count: known.pool as u64,
         holds: known.holds.iter().cloned().collect(),
@@ -144,7 +151,8 @@ impl Compression {
 /// Finds a snapshot by id, by `INSTANCE/NAME`, or by a name that only one has.
 pub(super) fn resolve(store: &Store, text: &str) -> Answer<SnapshotId> {
     if let Ok(id) = SnapshotId::parse(text) {
-        return if store.known(&id).is_ok() { Ok(id) } else { Err(not_found(text)) };
+        let is_there = store.index().get(&id).is_some_and(|known| known.present);
+        return if is_there { Ok(id) } else { Err(not_found(text)) };
     }
     let (instance, name) = match text.rsplit_once('/') {
         Some((instance, name)) => (Some(InstanceId::parse(instance).map_err(|_| not_found(text))?), name),
@@ -152,8 +160,7 @@ pub(super) fn resolve(store: &Store, text: &str) -> Answer<SnapshotId> {
     };
     let name = SnapshotName::parse(name).map_err(|_| not_found(text))?;
     let index = store.index();
-    let summaries = index.present().filter_map(|(_, known)| known.summary.as_ref());
-    let mut found = summaries.filter(|s| s.name == name && instance.as_ref().is_none_or(|i| *i == s.instance));
+    let mut found = index.named(&name).filter(|s| instance.as_ref().is_none_or(|i| *i == s.instance));
     match (found.next(), found.next()) {
         (Some(only), None) => Ok(only.id.clone()),
         (Some(_), Some(_)) => {
@@ -170,13 +177,18 @@ fn not_found(text: &str) -> Problem {
 /// `show`.
 pub(super) fn snapshot(sight: &dyn Sight, text: &str) -> Answer<SnapshotView> {
     let id = resolve(sight.store(), text)?;
-    let known = sight.store().known(&id).map_err(|e| super::problem_of_store(&e))?;
-    match &known.summary {
-        Some(summary) => Ok(view(sight.store(), summary, &known, Duration::ZERO)),
-        None => {
-            let why = known.damage().unwrap_or_default();
-            Err(Problem::new(ProblemKind::Failed, format!("snapshot {id} is kept, but cannot be read: {why}")))
+    let store = sight.store();
+    let seen = {
+        let index = store.index();
+        let known = index.get(&id).filter(|known| known.present).ok_or_else(|| not_found(text))?;
+        match &known.summary {
+            Some(summary) => Ok(view(store, summary, known)),
+            None => Err(known.damage().unwrap_or_default()),
         }
+    };
+    match seen {
+        Ok(view) => Ok(SnapshotView { reclaimable_bytes: store.reclaimable_bytes(&id, Duration::ZERO).unwrap_or(0), ..view }),
+        Err(why) => Err(Problem::new(ProblemKind::Failed, format!("snapshot {id} is kept, but cannot be read: {why}"))),
     }
 }
 

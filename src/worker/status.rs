@@ -37,7 +37,7 @@ fn worker(sight: &dyn Sight) -> WorkerView {
     let store = sight.store();
     let (snapshots, forks) = {
         let index = store.index();
-        (index.present().count() as u64, index.refs().count() as u64)
+        (index.count_present() as u64, index.count_refs() as u64)
     };
     let (cache_bytes, cache_snapshots) = store.cache_size();
     WorkerView {
@@ -46,6 +46,7 @@ fn worker(sight: &dyn Sight) -> WorkerView {
         running: sight.started_at().is_some(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: sight.started_at(),
+        starting: sight.starting(),
         config: config.file.display().to_string(),
         config_rejected: sight.rejected(),
         store: store.layout.store().display().to_string(),

@@ -72,6 +72,9 @@ impl Sight for Worker {
     fn started_at(&self) -> Option<DateTime<Utc>> {
         Some(self.started_at)
     }
+    fn starting(&self) -> Option<String> {
+        Worker::starting(self)
+    }
     fn rejected(&self) -> Vec<String> {
         self.rejected.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -128,6 +131,7 @@ impl Backend for Worker {
     }
 
     fn take(&self, body: &TakeBody) -> Answer<SnapshotView> {
+        self.ready()?;
         let config = Worker::config(self);
         let driver = Plain::new(config.driver.clone());
         let wanted = Wanted {
@@ -166,6 +170,7 @@ impl Backend for Worker {
     }
 
     fn fork(&self, snapshot: &str, body: &ForkBody, wait: Option<Duration>) -> Answer<Requests> {
+        self.ready()?;
         let id = self.resolve(snapshot)?;
         let asks = asks(&id, body)?;
         let mut requests = Vec::with_capacity(asks.len());
@@ -193,13 +198,15 @@ impl Backend for Worker {
     }
 
     fn forks(&self, snapshot: Option<&str>) -> Answer<ForkViews> {
+        self.ready()?;
         let id = snapshot.map(|s| self.resolve(s)).transpose()?;
         // A fork that was made just now is to be in it.
-        self.forks.scan().map_err(|e| problem_of_store(&e.into()))?;
+        self.forks.look().map_err(|e| problem_of_fork(&e))?;
         Ok(sight::forks(self, id.as_ref()))
     }
 
     fn unfork(&self, name: &InstanceId) -> Answer<UnforkedView> {
+        self.ready()?;
         let removed = self.forks.unfork(name).map_err(|e| problem_of_fork(&e))?;
         // With no grace its files and its ref go at once; what fails is tried again by the next sweep.
         self.sweep_soon();
@@ -216,10 +223,12 @@ impl Backend for Worker {
     }
 
     fn cancel(&self, id: &ForkId) -> Answer<RequestView> {
+        self.ready()?;
         self.forks.cancel(id).map(RequestView::from).map_err(|e| problem_of_fork(&e))
     }
 
     fn remove(&self, snapshot: &str, how: Removal) -> Answer<RemovedView> {
+        self.ready()?;
         let id = self.resolve(snapshot)?;
         self.look_at_root();
         let grace = Worker::config(self).trash.grace;
@@ -238,6 +247,7 @@ impl Backend for Worker {
     }
 
     fn hold(&self, snapshot: &str, name: &HoldName) -> Answer<SnapshotView> {
+        self.ready()?;
         let id = self.resolve(snapshot)?;
         let guard = self.store.lock_snapshot(&id);
         self.store.add_hold(&guard, name).map_err(|e| problem_of_store(&e))?;
@@ -246,6 +256,7 @@ impl Backend for Worker {
     }
 
     fn release(&self, snapshot: &str, name: &HoldName) -> Answer<SnapshotView> {
+        self.ready()?;
         let id = self.resolve(snapshot)?;
         let guard = self.store.lock_snapshot(&id);
         let was_there = self.store.drop_hold(&guard, name).map_err(|e| problem_of_store(&e))?;
@@ -258,6 +269,7 @@ impl Backend for Worker {
     }
 
     fn restore(&self, snapshot: &str) -> Answer<RestoredView> {
+        self.ready()?;
         let id = self.resolve(snapshot)?;
         let config = Worker::config(self);
         let driver = Plain::new(config.driver.clone());
@@ -274,6 +286,7 @@ impl Backend for Worker {
     }
 
     fn import(&self, body: &ImportBody) -> Answer<ImportView> {
+        self.ready()?;
         self.import_all(body)
     }
 
@@ -282,6 +295,7 @@ impl Backend for Worker {
     }
 
     fn prune(&self, body: &PruneBody) -> Answer<PruneReport> {
+        self.ready()?;
         let mut report = self.prune_by(body, For::Somebody)?;
         self.sweep_soon();
         // Where space was short they have been unlinked already.
@@ -296,6 +310,9 @@ impl Backend for Worker {
     }
 
     fn verify(&self, body: &VerifyBody) -> Answer<Findings> {
+        if body.repair {
+            self.ready()?;
+        }
         let mut findings = verify_store(&self.store, &self.forks.requests(), body, self.flow());
         if body.repair {
             self.repair(&mut findings);
@@ -308,6 +325,7 @@ impl Backend for Worker {
     }
 
     fn undelete(&self, what: &str, name: Option<&InstanceId>) -> Answer<UndeletedView> {
+        self.ready()?;
         let Some(entry) = trashed::find(self, what)? else { return self.keep_after_all(what) };
         let view = match (entry.snapshot(), entry.instance()) {
             (Some(id), _) => {

@@ -260,6 +260,9 @@ pub struct WorkerView {
     pub version: String,
     /// When it started.
     pub started_at: Option<DateTime<Utc>>,
+    /// How far its start is, if that is not over: until then it only answers who looks.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub starting: Option<String>,
     /// The configuration file.
     pub config: String,
     /// Why the last reload was refused, if it was: every problem.

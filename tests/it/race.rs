@@ -235,7 +235,7 @@ fn a_fork_with_the_name_and_inode_number_of_one_that_was_deleted_keeps_its_ref()
         let made = open.fork(&id, "web").unwrap();
         reused += u32::from(fs::metadata(&dir).unwrap().ino() == inode);
         open.forks.reconcile().unwrap();
-        let refs: Vec<_> = open.store.known(&id).unwrap().refs.into_keys().collect();
+        let refs: Vec<_> = open.store.known(&id).unwrap().refs.keys().cloned().collect();
         assert_eq!(refs, [made.id], "after {reused} that were the same");
         fs::remove_dir_all(&dir).unwrap();
         open.forks.reconcile().unwrap();

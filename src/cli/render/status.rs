@@ -56,6 +56,7 @@ fn worker(w: &WorkerView, now: DateTime<Utc>) -> String {
         Some(at) if w.running => format!("running, version {}, started {}", w.version, age(Some(at), now)),
         _ => "not running".to_owned(),
     };
+    let running = w.starting.as_ref().map_or(running.clone(), |so_far| format!("{running}, starting: {so_far}"));
     let mut pairs = vec![
         ("worker", running),
         ("config", w.config.clone()),

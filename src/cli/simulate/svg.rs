@@ -1,14 +1,13 @@
-//! Simulations as one standalone SVG: for each a headline, a chart over time, a line for each rule, a calendar. No scripts;
-//! its own background, so that it can stand on a dark page too.
+//! Simulations as one standalone SVG: for each a headline, a chart over time, a line for each rule, a calendar.
 
 mod calendar;
 mod chart;
 
+use crate::cli::canvas::{Anchor, Canvas, escape};
 use crate::config::show_size;
 use crate::policy::simulate::{Simulation, rank};
 use chrono::{DateTime, NaiveTime, Utc};
 use chrono_tz::Tz;
-use std::fmt::Write as _;
 
 const WIDTH: f64 = 960.0;
 const MARGIN: f64 = 32.0;
@@ -40,56 +39,7 @@ pub(super) fn draw(all: &[Simulation]) -> String {
         y = calendar::draw(&mut canvas, simulation, y);
     }
     let height = y + MARGIN - 8.0;
-    format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height:.0}\" width=\"{WIDTH}\" \
-         height=\"{height:.0}\" role=\"img\" font-family=\"system-ui, 'Segoe UI', 'DejaVu Sans', Helvetica, Arial, sans-serif\" font-size=\"13\">\n\
-         <title>snapkeep simulate</title>\n<rect width=\"{WIDTH}\" height=\"{height:.0}\" rx=\"10\" fill=\"#ffffff\"/>\n{}</svg>\n",
-        canvas.text
-    )
-}
-
-/// What is drawn so far.
-#[derive(Default)]
-struct Canvas {
-    text: String,
-}
-
-/// Where a text stands to its point.
-#[derive(Clone, Copy)]
-enum Anchor {
-    Start,
-    Middle,
-    End,
-}
-
-impl Canvas {
-    /// Writing to a String cannot fail.
-    fn push(&mut self, element: std::fmt::Arguments<'_>) {
-        let _ = self.text.write_fmt(element);
-        self.text.push('\n');
-    }
-
-    fn label(&mut self, (x, y): (f64, f64), anchor: Anchor, style: &str, text: &str) {
-        let anchor = match anchor {
-            Anchor::Start => "",
-            Anchor::Middle => " text-anchor=\"middle\"",
-            Anchor::End => " text-anchor=\"end\"",
-        };
-        self.push(format_args!("<text x=\"{x:.1}\" y=\"{y:.1}\"{anchor} {style}>{}</text>", escape(text)));
-    }
-
-    fn line(&mut self, (x1, y1): (f64, f64), (x2, y2): (f64, f64), colour: &str, style: &str) {
-        self.push(format_args!("<path d=\"M{x1:.1} {y1:.1}L{x2:.1} {y2:.1}\" stroke=\"{colour}\" fill=\"none\" {style}/>"));
-    }
-
-    fn square(&mut self, (x, y): (f64, f64), side: f64, style: &str, title: Option<&str>) {
-        let title = title.map_or_else(String::new, |title| format!("<title>{}</title>", escape(title)));
-        self.push(format_args!("<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{side}\" height=\"{side}\" rx=\"2\" {style}>{title}</rect>"));
-    }
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    canvas.document("snapkeep simulate", WIDTH, height)
 }
 
 fn ink(colour: &str) -> String {

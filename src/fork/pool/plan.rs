@@ -5,6 +5,7 @@ use crate::config::Prefork;
 use crate::ids::{InstanceId, PolicyName, SnapshotId};
 use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A snapshot that can be forked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +17,7 @@ pub struct Fact {
     /// Who took it.
     pub policy: Option<PolicyName>,
     /// Its tags.
-    pub tags: BTreeMap<String, String>,
+    pub tags: Arc<BTreeMap<String, String>>,
     /// Where it stands among its instance's snapshots.
     pub order: (DateTime<Utc>, u64),
 }
@@ -195,7 +196,7 @@ mod tests {
             id: id(n),
             instance: InstanceId::parse(instance).unwrap(),
             policy: policy.map(|p| PolicyName::parse(p).unwrap()),
-            tags: BTreeMap::new(),
+            tags: Arc::default(),
             order: at(n as u64),
         };
         let facts = [fact(0, "a", Some("p")), fact(1, "a", Some("p")), fact(2, "a", None), fact(3, "b", Some("p"))];

@@ -50,7 +50,7 @@ impl fmt::Display for Op {
     }
 }
 
-/// Sees each write-like call before it is made, and may fail it.
+/// Sees each write-like call before it is made, and may fail it; and each look, which it cannot fail.
 pub trait Gate: Send + Sync + fmt::Debug {
     /// `Err` fails the call with that errno, without making it.
     ///
@@ -62,6 +62,11 @@ pub trait Gate: Send + Sync + fmt::Debug {
     fn takes(&self, path: &Path, len: usize) -> usize {
         let _ = path;
         len
+    }
+
+    /// A call that only looks is about to be made.
+    fn looks(&self, op: Op, path: &Path) {
+        let _ = (op, path);
     }
 
     /// The call was made, and succeeded.

@@ -363,6 +363,7 @@ impl Fs {
     /// Opens a directory, not through a symbolic link at its last component; below an open directory, through none at all.
     pub fn open_dir<'a>(&self, at: impl Into<Place<'a>>) -> Result<Dir> {
         let at = at.into();
+        self.looks(Op::Open, at);
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
         let fd = beneath::open(at, flags, Mode::empty()).map_err(|e| at.failed(Op::Open, e))?;
         Ok(Dir::new(fd, at.path()))

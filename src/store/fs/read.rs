@@ -1,4 +1,4 @@
-//! Calls that only look: never gated.
+//! Calls that only look: a gate is told of them, and cannot fail them.
 
 use super::{Dir, Fs, FsError, Op, Place, Result};
 use nix::errno::Errno;
@@ -101,24 +101,34 @@ pub struct DirEntry {
 }
 
 impl Fs {
+    /// Tells the gate, if there is one.
+    pub(super) fn looks(&self, op: Op, at: Place<'_>) {
+        if let Some(gate) = &self.gate {
+            gate.looks(op, &at.path());
+        }
+    }
+
     /// Looks at a path without following a symbolic link at its end.
     pub fn stat<'a>(&self, at: impl Into<Place<'a>>) -> Result<Meta> {
         let at = at.into();
         if !super::beneath::is_bounded(at) {
             return Err(at.failed(Op::Stat, Errno::EXDEV));
         }
+        self.looks(Op::Stat, at);
         let st = nix::sys::stat::fstatat(at.fd(), at.name(), AtFlags::AT_SYMLINK_NOFOLLOW).map_err(|e| at.failed(Op::Stat, e))?;
         Ok(Meta::of(&st))
     }
 
     /// Looks at what a path leads to, links followed: only for `/proc/<pid>/fd`, whose links lead to the open file itself.
     pub fn stat_target(&self, path: &Path) -> Result<Meta> {
+        self.looks(Op::Stat, path.into());
         let st = nix::sys::stat::stat(path).map_err(|e| Place::Path(path).failed(Op::Stat, e))?;
         Ok(Meta::of(&st))
     }
 
     /// Looks at an open file.
     pub fn stat_open(&self, file: impl AsFd, path: &Path) -> Result<Meta> {
+        self.looks(Op::Stat, path.into());
         let st = nix::sys::stat::fstat(file).map_err(|source| FsError { op: Op::Stat, path: path.to_owned(), source })?;
         Ok(Meta::of(&st))
     }
@@ -140,6 +150,7 @@ impl Fs {
     /// Opens a file for reading; never a symbolic link, never blocks on a FIFO.
     pub fn open_file<'a>(&self, at: impl Into<Place<'a>>) -> Result<File> {
         let at = at.into();
+        self.looks(Op::Open, at);
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
         let fd = super::beneath::open(at, flags, Mode::empty()).map_err(|e| at.failed(Op::Open, e))?;
         Ok(File::from(fd))
@@ -149,6 +160,7 @@ impl Fs {
     pub fn read_small<'a>(&self, at: impl Into<Place<'a>>, limit: u64) -> Result<Vec<u8>> {
         let at = at.into();
         let file = self.open_file(at)?;
+        self.looks(Op::Read, at);
         let mut bytes = Vec::new();
         let failed = |e: std::io::Error| at.failed(Op::Read, e.raw_os_error().map_or(Errno::EIO, Errno::from_raw));
         file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
@@ -158,10 +170,18 @@ impl Fs {
         Ok(bytes)
     }
 
+    /// Fills `buffer` with the beginning of an open file, as much as one read gives, and says how much that was. Of a short
+    /// file that is nearly always all; whoever asks must be able to tell by what it holds.
+    pub fn read_once(&self, file: &File, path: &Path, buffer: &mut [u8]) -> Result<usize> {
+        self.looks(Op::Read, path.into());
+        nix::unistd::read(file, buffer).map_err(|e| Place::Path(path).failed(Op::Read, e))
+    }
+
     /// Looks at what `at` names without opening it: below an open directory a path of plain names, no step of which leads out
     /// or through a symbolic link; one at its end is an error (ELOOP). `None` if it is not there.
     pub fn stat_bounded<'a>(&self, at: impl Into<Place<'a>>) -> Result<Option<Meta>> {
         let at = at.into();
+        self.looks(Op::Open, at);
         // With O_PATH the end of the path may be a link: it is told as what it is, not followed.
         match super::beneath::open(at, OFlag::O_PATH, Mode::empty()) {
             Ok(fd) => self.stat_open(fd, &at.path()).map(Some),
@@ -176,30 +196,48 @@ impl Fs {
         if !super::beneath::is_bounded(at) {
             return Err(at.failed(Op::Read, Errno::EXDEV));
         }
+        self.looks(Op::Read, at);
         nix::fcntl::readlinkat(at.fd(), at.name()).map_err(|e| at.failed(Op::Read, e))
     }
 
     /// The names in a directory, sorted by bytes; `.` and `..` left out.
     pub fn list<'a>(&self, at: impl Into<Place<'a>>) -> Result<Vec<DirEntry>> {
         let dir = self.open_dir(at)?;
-        self.list_open(&dir)
+        self.list_here(&dir)
     }
 
     /// The names in an open directory, sorted by bytes.
     pub fn list_open(&self, dir: &Dir) -> Result<Vec<DirEntry>> {
-        let failed = |e| Place::Path(dir.path()).failed(Op::List, e);
         // A second descriptor, so that the position of the first is nobody's business.
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let mut stream = nix::dir::Dir::openat(dir, ".", flags, Mode::empty()).map_err(failed)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+        let again = super::beneath::open(dir.at(OsStr::new(".")), flags, Mode::empty());
+        let again = again.map_err(|e| Place::Path(dir.path()).failed(Op::List, e))?;
+        self.list_here(&Dir::new(again, dir.path().to_owned()))
+    }
+
+    /// The names in a directory that was opened for this alone: its descriptor is at the end then.
+    pub fn list_here(&self, dir: &Dir) -> Result<Vec<DirEntry>> {
+        self.looks(Op::List, dir.path().into());
+        let mut buffer = vec![0_u8; LISTED];
         let mut entries = Vec::new();
-        for entry in stream.iter() {
-            let entry = entry.map_err(failed)?;
-            let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if name != "." && name != ".." {
-                entries.push(DirEntry { name: name.to_owned(), inode: entry.ino() });
+        loop {
+            let len = super::sys::getdents(dir, &mut buffer).map_err(|e| Place::Path(dir.path()).failed(Op::List, e))?;
+            let mut rest = buffer.get(..len).unwrap_or_default();
+            if rest.is_empty() {
+                break;
+            }
+            while let Some((entry, after)) = entry_of(rest) {
+                if entry.name != "." && entry.name != ".." {
+                    entries.push(entry);
+                }
+                rest = after;
+            }
+            // Never half a listing: what is not in it may be taken for gone.
+            if !rest.is_empty() {
+                return Err(Place::Path(dir.path()).failed(Op::List, Errno::EIO));
             }
         }
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        entries.sort_unstable_by(|a: &DirEntry, b| a.name.cmp(&b.name));
         Ok(entries)
     }
 
@@ -319,4 +357,15 @@ impl Fs {
         }
         Ok(done)
     }
+}
+
+/// Bytes of a listing at a time.
+const LISTED: usize = 16 << 10;
+
+/// The first entry of a listing, and what comes behind it (struct linux_dirent64, getdents64(2)).
+fn entry_of(listed: &[u8]) -> Option<(DirEntry, &[u8])> {
+    let inode = u64::from_ne_bytes(listed.get(..8)?.try_into().ok()?);
+    let len = usize::from(u16::from_ne_bytes(listed.get(16..18)?.try_into().ok()?));
+    let name = listed.get(19..len)?.split(|byte| *byte == 0).next()?;
+    Some((DirEntry { name: OsStr::from_bytes(name).to_owned(), inode }, listed.get(len..)?))
 }

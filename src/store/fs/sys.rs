@@ -105,6 +105,16 @@ impl Drop for Mapped {
     }
 }
 
+/// Fills `buffer` with entries of an open directory (getdents64(2)); 0 at its end.
+///
+/// # Errors
+/// As the kernel says.
+pub fn getdents(dir: &impl AsRawFd, buffer: &mut [u8]) -> nix::Result<usize> {
+    // SAFETY: the descriptor is open, and the kernel writes at most as many bytes as the buffer has.
+    let rc = unsafe { libc::syscall(libc::SYS_getdents64, dir.as_raw_fd(), buffer.as_mut_ptr(), buffer.len()) };
+    Errno::result(rc).map(|len| usize::try_from(len).unwrap_or(0))
+}
+
 /// Extents asked for at once.
 const EXTENTS: usize = 128;
 /// FS_IOC_FIEMAP, `_IOWR('f', 11, struct fiemap)` (linux/fs.h).

@@ -4,13 +4,16 @@
     clippy::expect_used,
     clippy::panic,
     clippy::disallowed_methods,
+    clippy::indexing_slicing,
     dead_code,
     unreachable_pub,
     reason = "support of tests: it works on its own directories and may panic"
 )]
 
+pub mod counts;
 pub mod faulty;
 pub mod fixture;
+pub mod many;
 pub mod mounts;
 pub mod oracle;
 pub mod program;
@@ -101,7 +104,7 @@ impl World {
     pub fn options(&self, fs: Fs) -> OpenOptions {
         let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
         let events = Events::new(Arc::clone(&clock), Arc::new(self.events.clone()));
-        OpenOptions { fs, clock, events, store: self.store.clone(), instances: self.vms.clone() }
+        OpenOptions { fs, clock, events, store: self.store.clone(), instances: self.vms.clone(), threads: 2 }
     }
 
     pub fn try_open(&self, fs: Fs) -> Result<Open, StoreError> {

@@ -20,7 +20,7 @@ use snapkeep::ids::{HoldName, SnapshotId};
 use snapkeep::reclaim::Reclaim;
 use snapkeep::snapshot::copy::{Flow, NoProgress};
 use snapkeep::store::fs::Fs;
-use snapkeep::store::{RefTarget, Store};
+use snapkeep::store::{Refs, Store};
 use snapkeep::worker::verify::verify;
 use snapkeep::worker::view::Finding;
 use snapkeep::worker::{Surroundings, Worker};
@@ -212,7 +212,7 @@ impl Scene {
         assert_eq!(of(&live.store), of(&disk), "snapshots and marks, in memory and on the disk");
         for (id, there) in disk.index().all() {
             let here = live.store.index().get(id).cloned().unwrap_or_default();
-            let forks = |refs: &BTreeMap<_, RefTarget>| refs.keys().cloned().collect::<BTreeSet<snapkeep::ids::ForkId>>();
+            let forks = |refs: &Refs| refs.keys().cloned().collect::<BTreeSet<snapkeep::ids::ForkId>>();
             assert!(forks(&here.refs).is_superset(&forks(&there.refs)), "refs of {id}: {here:#?}, on the disk {there:#?}");
             assert!(here.holds.is_superset(&there.holds), "holds of {id}: {here:#?}, on the disk {there:#?}");
             assert!(here.quarantined.is_some() || there.quarantined.is_none(), "{id}");
