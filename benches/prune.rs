@@ -45,7 +45,9 @@ fn main() {
     let what = |what, against, unit, wanted| What { what, against, unit, wanted, size: SIZE };
     options.measure(what("the cut of 10,000", "10,000 renames, one sync", "ms", Some(2.0)), |round| (cut(round), renames(round)));
     options.measure(what("a whole prune that cuts 10,000", "10,000 renames, one sync", "ms", None), |round| (prune(round), renames(round)));
-    options.measure(what("unlinking 10,000 behind the cut", "rm -rf", "ms", Some(1.1)), |round| (unlink(round), peer(round, &["rm", "-rf"], &[])));
+    options.measure(what("unlinking 10,000 behind the cut", "rm -rf", "ms", Some(1.1)), |round| {
+        (unlink(round), peer(round, &["rm", "-rf"], &[]))
+    });
     options.measure(what("unlinking 10,000 behind the cut", "find -delete", "ms", Some(1.1)), |round| {
         (unlink(round), peer(round, &["find"], &["-delete"]))
     });

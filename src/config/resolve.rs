@@ -87,7 +87,8 @@ fn trash(raw: Option<&RawTrash>, report: &mut Report<'_>) -> TrashConfig {
         fork_grace: period("trash.fork_grace", raw.and_then(|t| t.fork_grace.as_ref()), report).unwrap_or_default(),
         max_bytes: bytes("trash.max_bytes", raw.and_then(|t| t.max_bytes.as_ref()), report),
         unlink_rate: raw.and_then(|t| t.unlink_rate).unwrap_or(2000),
-        unlink_bytes: Some(bytes("trash.unlink_bytes", raw.and_then(|t| t.unlink_bytes.as_ref()), report).unwrap_or(4 << 30)).filter(|n| *n > 0),
+        unlink_bytes: Some(bytes("trash.unlink_bytes", raw.and_then(|t| t.unlink_bytes.as_ref()), report).unwrap_or(4 << 30))
+            .filter(|n| *n > 0),
     }
 }
 

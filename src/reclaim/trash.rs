@@ -168,7 +168,9 @@ impl Reclaim {
             work();
         });
         // Forks that lay there needed their snapshots until now.
-        if departed.into_inner() && let Err(e) = self.forks.reconcile() {
+        if departed.into_inner()
+            && let Err(e) = self.forks.reconcile()
+        {
             self.store.events.emit(Event::PruneFailed { snapshot: String::new(), error: e.to_string() });
         }
         unlinked.into_inner()

@@ -356,7 +356,8 @@ impl Schedules {
             }
         });
         drop(live);
-        let (entries, missed): (Vec<_>, Vec<_>) = gone_by.into_iter().map(|(pair, entry, slots)| ((pair.clone(), entry), (pair, slots))).unzip();
+        let (entries, missed): (Vec<_>, Vec<_>) =
+            gone_by.into_iter().map(|(pair, entry, slots)| ((pair.clone(), entry), (pair, slots))).unzip();
         for ((pair, slots), written) in missed.iter().zip(self.ledger.set_all(entries)) {
             match written {
                 Ok(()) => self.report_missed(pair, *slots),

@@ -142,10 +142,8 @@ pub fn write_records<T: Serialize>(fs: &Fs, records: &[(PathBuf, &T)]) -> Vec<Re
     dirs.dedup();
     // One that cannot be made is found out about by each record in it.
     dirs.into_iter().for_each(|dir| drop(fs.mkdir_durable(dir, 0o700)));
-    let encoded: Vec<Result<Vec<u8>, StoreError>> = records
-        .iter()
-        .map(|(path, record)| seal(record).map_err(|source| StoreError::Encode { path: path.clone(), source }))
-        .collect();
+    let encoded: Vec<Result<Vec<u8>, StoreError>> =
+        records.iter().map(|(path, record)| seal(record).map_err(|source| StoreError::Encode { path: path.clone(), source })).collect();
     let good: Vec<(&Path, &[u8])> =
         records.iter().zip(&encoded).filter_map(|((path, _), bytes)| Some((path.as_path(), bytes.as_ref().ok()?.as_slice()))).collect();
     let mut written = fs.replace_records(&good).into_iter();

@@ -7,6 +7,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ pub struct News {
     pub names: BTreeSet<OsString>,
     /// Events were lost, or the watch ended (unmounted, removed): everything must be read anew, and the watch set anew.
     pub all: bool,
+    /// Something was mounted or unmounted, anywhere.
+    pub mounts: bool,
 }
 
 impl News {
@@ -27,10 +30,17 @@ impl News {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "procfs, not the store")]
+fn open_mounts() -> Option<File> {
+    File::open("/proc/self/mountinfo").ok()
+}
+
 /// The watch.
 #[derive(Debug)]
 pub struct RootWatch {
     inotify: Inotify,
+    /// The table of mounts, of which the kernel tells when it changes (proc_pid_mountinfo(5)); none: not in this sandbox.
+    mounts: Option<File>,
 }
 
 impl RootWatch {
@@ -49,18 +59,22 @@ impl RootWatch {
             | AddWatchFlags::IN_MOVE_SELF
             | AddWatchFlags::IN_ONLYDIR;
         inotify.add_watch(layout.instances(), what).map_err(failed)?;
-        Ok(Self { inotify })
+        Ok(Self { inotify, mounts: open_mounts() })
     }
 
     /// Waits for news, `most` at the longest.
     #[must_use]
     pub fn wait(&self, most: Duration) -> News {
         let millis = u16::try_from(most.as_millis()).unwrap_or(u16::MAX);
-        let mut fds = [PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN)];
-        match nix::poll::poll(&mut fds, PollTimeout::from(millis)) {
-            Ok(0) | Err(_) => News::default(),
-            Ok(_) => self.read(),
+        let mounts = self.mounts.as_ref().map(|mounts| PollFd::new(mounts.as_fd(), PollFlags::POLLPRI));
+        let mut fds: Vec<PollFd<'_>> = [PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN)].into_iter().chain(mounts).collect();
+        if matches!(nix::poll::poll(&mut fds, PollTimeout::from(millis)), Ok(0) | Err(_)) {
+            return News::default();
         }
+        let has_news = |fd: Option<&PollFd<'_>>| fd.and_then(PollFd::any).unwrap_or(false);
+        // Once polled, a change is told.
+        let mounts = has_news(fds.get(1));
+        if has_news(fds.first()) { News { mounts, ..self.read() } } else { News { mounts, ..News::default() } }
     }
 
     fn read(&self) -> News {

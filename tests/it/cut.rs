@@ -94,7 +94,8 @@ fn world_of(all: &[About]) -> (World, Vec<SnapshotId>) {
             About::OfFork => {
                 open.fork(&id, &format!("p{n}")).unwrap();
                 id = open.take(&format!("p{n}")).unwrap();
-                let links = std::os::unix::fs::MetadataExt::nlink(&fs::metadata(open.store.layout.snapshot(&id).join("data/memory")).unwrap());
+                let links =
+                    std::os::unix::fs::MetadataExt::nlink(&fs::metadata(open.store.layout.snapshot(&id).join("data/memory")).unwrap());
                 assert_eq!(links, 3, "its own, the fork's, the parent's");
             }
             About::GoneAlready => open.remove(&id).unwrap(),

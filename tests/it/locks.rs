@@ -193,8 +193,7 @@ impl Both {
 }
 
 fn accept_against_cut_of_both(early: bool) {
-    let both =
-        Arc::new(Both { snapshots: KeyedLocks::default(), is_there: [true, true].map(Mutex::new), queued: Mutex::new([0; 2]) });
+    let both = Arc::new(Both { snapshots: KeyedLocks::default(), is_there: [true, true].map(Mutex::new), queued: Mutex::new([0; 2]) });
     let others: Vec<_> = [[0, 1].as_slice(), &[1]]
         .into_iter()
         .map(|ids| {

@@ -90,7 +90,11 @@ fn live(steps: &[Step]) -> (u64, u64) {
             Step::Set(by) => world.clock.step_to(world.clock.now() + chrono::TimeDelta::seconds(*by)),
             Step::Toggle(n) => {
                 let name = ["a1", "b1", "b2", "c"][*n];
-                if world.vms.join(name).exists() { fs::remove_dir_all(world.vms.join(name)).unwrap() } else { make(&world, name) }
+                if world.vms.join(name).exists() {
+                    fs::remove_dir_all(world.vms.join(name)).unwrap()
+                } else {
+                    make(&world, name)
+                }
                 worker.forks.forget_all_names();
                 worker.look_at_root();
             }

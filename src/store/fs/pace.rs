@@ -31,4 +31,3 @@ impl Pace {
         !self.stop.load(Ordering::SeqCst)
     }
 }
-
