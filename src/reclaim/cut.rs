@@ -86,6 +86,7 @@ impl Reclaim {
             Err(e) => return batch.iter().map(|_| Err(ReclaimError::Unmounted(Arc::clone(&e)))).collect(),
         };
         let _reported = self.cutting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.store.expect_cut();
         // In the order of ids, as whoever else takes several.
         let mut guards: BTreeMap<&SnapshotId, Option<SnapshotGuard>> = batch.iter().map(|removal| (&removal.id, None)).collect();
         guards.iter_mut().for_each(|(id, guard)| *guard = Some(self.store.lock_snapshot(id)));
@@ -168,7 +169,7 @@ impl Reclaim {
     pub fn report_again(&self, grace: Duration) -> Result<u64, ReclaimError> {
         let entries = self.store.trash_entries(&self.store.layout.trash())?;
         let mut reported = 0;
-        for entry in entries.iter().filter(|entry| entry.uptime >= self.store.uptime_found()) {
+        for entry in entries.iter().filter(|entry| entry.uptime >= self.store.reported_seconds()) {
             let Some(id) = entry.snapshot() else { continue };
             let manifest = Manifest::read(&self.store.fs, &Layout::manifest_in(&entry.path), &id).ok();
             reported += 1;
@@ -179,6 +180,9 @@ impl Reclaim {
                 reasons: vec!["before the last start".to_owned()],
                 until: end_of(grace, entry.at),
             });
+        }
+        if reported > 0 {
+            self.save_uptime()?;
         }
         Ok(reported)
     }

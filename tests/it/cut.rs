@@ -214,6 +214,7 @@ fn calls(n: usize) -> [BTreeMap<String, u64>; 2] {
     let took = || std::mem::take(&mut *gate.0.lock().unwrap());
     // The first sweep looks for what an earlier process left.
     open.reclaim.sweep(Duration::ZERO, Duration::ZERO).unwrap();
+    world.clock.advance(Duration::from_secs(2));
     took();
     assert!(open.reclaim.remove_all(&removals(&ids), Duration::ZERO).iter().all(Result::is_ok));
     let cut = took();
@@ -326,7 +327,10 @@ fn whatever_was_cut_when_the_process_died_is_whole_in_the_trash_and_is_reported_
             let _ = worker.prune_pass();
             let _ = worker.sweep();
         }
+        drop(world.worker(HOURLY));
+        let before = world.event_names().len();
         let worker = world.worker(HOURLY);
+        assert!(world.event_names()[before..].iter().all(|name| *name != "prune.removed"), "after {n} calls: told once more, and no more");
         let reported: BTreeSet<SnapshotId> = world
             .events
             .events()
