@@ -224,7 +224,7 @@ fn calls(n: usize) -> [BTreeMap<String, u64>; 2] {
 
 #[test]
 fn the_calls_of_a_removal_do_not_grow_with_the_number_of_removals_and_a_batch_shares_its_syncs() {
-    let [(cut, swept), (cut_more, swept_more)] = [10, 30].map(|n| calls(n).into()).map(|[cut, swept]: [_; 2]| (cut, swept));
+    let [(cut, swept), (cut_more, swept_more)] = [10, 30].map(calls).map(|[cut, swept]| (cut, swept));
     assert_eq!(cut, BTreeMap::from([("Rename".to_owned(), 10), ("Fsync".to_owned(), 2)]));
     assert_eq!(cut_more, BTreeMap::from([("Rename".to_owned(), 30), ("Fsync".to_owned(), 2)]));
     // Doomed by one rename each and one sync, then: manifest, data with two files, the directory, and the marks with one file.
