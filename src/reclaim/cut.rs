@@ -81,15 +81,16 @@ impl Reclaim {
     }
 
     fn cut(&self, batch: &[Removal], grace: Duration, unreadable: bool) -> Vec<Answer> {
-        let proof = match self.store.prove_root().map_err(Arc::new) {
-            Ok(proof) => proof,
-            Err(e) => return batch.iter().map(|_| Err(ReclaimError::Unmounted(Arc::clone(&e)))).collect(),
-        };
         let _reported = self.cutting.lock().unwrap_or_else(PoisonError::into_inner);
         self.store.expect_cut();
         // In the order of ids, as whoever else takes several.
         let mut guards: BTreeMap<&SnapshotId, Option<SnapshotGuard>> = batch.iter().map(|removal| (&removal.id, None)).collect();
         guards.iter_mut().for_each(|(id, guard)| *guard = Some(self.store.lock_snapshot(id)));
+        // Behind the locks, which may have taken a while to come by.
+        let proof = match self.store.prove_root().map_err(Arc::new) {
+            Ok(proof) => proof,
+            Err(e) => return batch.iter().map(|_| Err(ReclaimError::Unmounted(Arc::clone(&e)))).collect(),
+        };
         let mut around = Around { queued: self.forks.waiting(), links: KnownLinks::default(), unreadable };
         let mut answers: Vec<Answer> = Vec::with_capacity(batch.len());
         let mut going = Vec::with_capacity(batch.len());
