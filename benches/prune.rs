@@ -51,7 +51,7 @@ fn main() {
     options.measure(what("unlinking 10,000 behind the cut", "find -delete", "ms", Some(1.1)), |round| {
         (unlink(round), peer(round, &["find"], &["-delete"]))
     });
-    options.measure(what("a fork while 10 GiB are unlinked, median", "alone", "ms", Some(2.0)), |round| forks_beside(round));
+    options.measure(what("a fork while 10 GiB are unlinked, median", "alone", "ms", Some(2.0)), forks_beside);
 }
 
 /// A world with `n` snapshots that the policy `p` took of `a`, one a minute: whole and valid, as `take` makes them, but

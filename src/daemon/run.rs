@@ -135,6 +135,7 @@ impl Daemon {
         let finish = async {
             while tasks.join_next().await.is_some() {}
             let _ = server.await;
+            plain.iter().for_each(|t| t.thread().unpark());
             let _ = tokio::task::spawn_blocking(move || plain.into_iter().for_each(|t| drop(t.join()))).await;
         };
         tokio::pin!(finish);
@@ -208,22 +209,27 @@ impl Daemon {
                 // when that is set back. Nor need a slot wait for it: it strikes up to half a second late.
                 () = tokio::time::sleep_until(next) => true,
             };
-            let worker = Arc::clone(&self.worker);
-            let looked = tokio::task::spawn_blocking(move || {
-                let jobs = if look { worker.beat() } else { worker.next_turns() };
-                (jobs, worker.quiet_until())
-            });
-            let (jobs, due) = looked.await.unwrap_or_default();
-            if look {
-                next = tokio::time::Instant::now() + BEAT;
+            if look && self.worker.is_quiet() {
+                next = self.next_look();
+                continue;
             }
-            // By the wall clock as it is now: if it steps, the next beat looks again.
-            let until_due = due.map(|due| (due - self.worker.store.clock.now()).to_std().unwrap_or_default());
-            next = until_due.map_or(next, |left| next.min(tokio::time::Instant::now() + left));
+            let worker = Arc::clone(&self.worker);
+            let jobs = tokio::task::spawn_blocking(move || if look { worker.beat() } else { worker.next_turns() }).await;
+            let jobs = jobs.unwrap_or_default();
+            if look {
+                next = self.next_look();
+            }
             self.spawn(jobs, &mut running);
             while running.try_join_next().is_some() {}
         }
         while running.join_next().await.is_some() {}
+    }
+
+    /// When to look next, if nobody says so before: at the next slot by the wall clock as it is now, and after a beat at
+    /// the latest, for if the clock steps.
+    fn next_look(&self) -> tokio::time::Instant {
+        let due = self.worker.quiet_until().map(|due| (due - self.worker.store.clock.now()).to_std().unwrap_or_default());
+        tokio::time::Instant::now() + due.map_or(BEAT, |left| left.min(BEAT))
     }
 
     fn spawn(self: &Arc<Self>, jobs: Vec<Job>, running: &mut JoinSet<()>) {
@@ -252,6 +258,9 @@ impl Daemon {
                 () = tokio::time::sleep_until(since_prune + every) => true,
                 () = tokio::time::sleep(SWEEP) => false,
             };
+            if !is_time && self.worker.config().fill.is_none() {
+                continue;
+            }
             let worker = Arc::clone(&self.worker);
             let pruned = tokio::task::spawn_blocking(move || {
                 let prunes = is_time || worker.is_filling();

@@ -16,12 +16,15 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// How often the root is looked at without news: a mount that comes or goes makes none.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// The same where whoever has news says so.
+const CALM: Duration = Duration::from_secs(5);
+
 /// Makes forks until the worker stops.
 pub(super) fn fork_runner(worker: Arc<Worker>) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("forks".to_owned()).spawn(move || {
         let mut reported = false;
         while !worker.stopping.load(Ordering::SeqCst) {
-            worker.forks.wait_for_work(LOOK);
+            worker.forks.wait_for_work(if worker.forks.is_settled() { CALM } else { LOOK });
             match worker.forks.run_ready(&worker.stopping, &worker.cancelled) {
                 Ok(_) => reported = false,
                 Err(e) if !reported => {
@@ -54,7 +57,8 @@ pub(super) fn scrubber(worker: Arc<Worker>) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("scrub".to_owned()).spawn(move || {
         while !worker.stopping.load(Ordering::SeqCst) {
             if !worker.scrub_next() {
-                std::thread::sleep(LOOK);
+                // Unparked at the stop.
+                std::thread::park_timeout(worker.scrub_rest().max(LOOK));
             }
         }
     })
@@ -91,11 +95,18 @@ pub(super) fn hasher(worker: Arc<Worker>) -> std::io::Result<JoinHandle<()>> {
 pub(super) fn root_watcher(worker: Arc<Worker>, released: Arc<Notify>) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("root".to_owned()).spawn(move || {
         let mut was_proven = worker.store.prove_root().is_ok();
+        let mut proven_at = worker.store.clock.since_boot();
         while !worker.stopping.load(Ordering::SeqCst) {
-            let has_news = worker.forks.wait_for_news(LOOK);
-            let is_proven = worker.store.prove_root().is_ok();
-            let is_other = std::mem::replace(&mut was_proven, is_proven) != is_proven;
-            if !has_news && !is_other {
+            let heard = worker.forks.wait_for_news(LOOK);
+            // A mount that comes or goes is told by the table of mounts; what else may happen to the root is found out later.
+            let now = worker.store.clock.since_boot();
+            let mut is_other = false;
+            if heard.mounts || heard.news || !was_proven || now.saturating_sub(proven_at) >= CALM {
+                let is_proven = worker.store.prove_root().is_ok();
+                is_other = std::mem::replace(&mut was_proven, is_proven) != is_proven;
+                proven_at = now;
+            }
+            if !heard.news && !is_other {
                 continue;
             }
             std::thread::sleep(SETTLE);

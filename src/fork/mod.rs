@@ -291,6 +291,13 @@ impl Forks {
         self.fell_back.load(std::sync::atomic::Ordering::Relaxed)
     }
 
+    /// Whether nothing waits to be made, and nothing stands in the way of what will be asked for.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let mut state = self.state();
+        state.queue.pending() == 0 && state.journal().is_ok() && !self.unsettled.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
     /// Why the queue is closed, if it is.
     #[must_use]
     pub fn closed(&self) -> Option<String> {

@@ -12,7 +12,7 @@ use crate::store::RefTarget;
 use crate::store::fs::FsError;
 use crate::store::instances::{self, Carriers, Pass, Scan, ScanCache, Standing};
 use crate::store::layout::OURS;
-use crate::store::watch::RootWatch;
+use crate::store::watch::{Ready, RootWatch};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -278,16 +278,20 @@ impl Forks {
         changes
     }
 
-    /// Waits until there may be something to look at, `most` at the longest; whether there may be.
+    /// Waits until there may be something to look at, `most` at the longest; what there is news of. Without a watch there may
+    /// be anything.
     #[must_use]
-    pub fn wait_for_news(&self, most: Duration) -> bool {
+    pub fn wait_for_news(&self, most: Duration) -> Ready {
         let watch = self.eyes().watch.as_ref().map(|known| Arc::clone(&known.watch));
         match watch {
-            Some(watch) => watch.is_ready(most) || !self.eyes().young.is_empty() || self.is_due_again(),
+            Some(watch) => {
+                let ready = watch.ready(most);
+                Ready { news: ready.news || !self.eyes().young.is_empty() || self.is_due_again(), ..ready }
+            }
             None => {
                 // No watch to be had: reading it all now and then does the same, later.
                 std::thread::sleep(most);
-                true
+                Ready { news: true, mounts: true }
             }
         }
     }

@@ -81,15 +81,17 @@ impl Reclaim {
     }
 
     fn cut(&self, batch: &[Removal], grace: Duration, unreadable: bool) -> Vec<Answer> {
-        let proof = match self.store.prove_root().map_err(Arc::new) {
-            Ok(proof) => proof,
-            Err(e) => return batch.iter().map(|_| Err(ReclaimError::Unmounted(Arc::clone(&e)))).collect(),
-        };
         let _reported = self.cutting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.store.expect_cut();
         batch.iter().for_each(|removal| self.store.disturb(&removal.id));
         // In the order of ids, as whoever else takes several.
         let mut guards: BTreeMap<&SnapshotId, Option<SnapshotGuard>> = batch.iter().map(|removal| (&removal.id, None)).collect();
         guards.iter_mut().for_each(|(id, guard)| *guard = Some(self.store.lock_snapshot(id)));
+        // Behind the locks, which may have taken a while to come by.
+        let proof = match self.store.prove_root().map_err(Arc::new) {
+            Ok(proof) => proof,
+            Err(e) => return batch.iter().map(|_| Err(ReclaimError::Unmounted(Arc::clone(&e)))).collect(),
+        };
         let mut around = Around { queued: self.forks.waiting(), links: KnownLinks::default(), unreadable };
         let mut answers: Vec<Answer> = Vec::with_capacity(batch.len());
         let mut going = Vec::with_capacity(batch.len());
@@ -181,7 +183,7 @@ impl Reclaim {
     pub fn report_again(&self, grace: Duration) -> Result<u64, ReclaimError> {
         let entries = self.store.trash_entries(&self.store.layout.trash())?;
         let mut reported = 0;
-        for entry in entries.iter().filter(|entry| entry.uptime >= self.store.uptime_found()) {
+        for entry in entries.iter().filter(|entry| entry.uptime >= self.store.reported_seconds()) {
             let Some(id) = entry.snapshot() else { continue };
             let manifest = Manifest::read(&self.store.fs, &Layout::manifest_in(&entry.path), &id).ok();
             reported += 1;
@@ -192,6 +194,9 @@ impl Reclaim {
                 reasons: vec!["before the last start".to_owned()],
                 until: end_of(grace, entry.at),
             });
+        }
+        if reported > 0 {
+            self.save_uptime()?;
         }
         Ok(reported)
     }

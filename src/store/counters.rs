@@ -67,9 +67,9 @@ pub struct Uptime {
     boot_id: String,
     seconds_at_save: u64,
     boot_seconds_at_save: u64,
-    /// What was written down last when this was loaded.
-    #[serde(skip)]
-    found: u64,
+    /// Cuts of a lower second than this have been reported.
+    #[serde(default)]
+    reported: u64,
 }
 
 impl Uptime {
@@ -80,18 +80,18 @@ impl Uptime {
         let saved = read_record::<Self>(fs, &layout.uptime()).ok().flatten();
         let boot_seconds = clock.since_boot().as_secs();
         let boot_id = clock.boot_id();
-        let found = saved.as_ref().map_or(0, |s| s.seconds_at_save);
+        let reported = saved.as_ref().map_or(0, |s| s.reported);
         let seconds = saved.map_or(0, |s| {
             let same_boot = s.boot_id == boot_id;
             s.seconds_at_save + if same_boot { boot_seconds.saturating_sub(s.boot_seconds_at_save) } else { boot_seconds }
         });
-        Self { format: FORMAT, boot_id, seconds_at_save: seconds, boot_seconds_at_save: boot_seconds, found }
+        Self { format: FORMAT, boot_id, seconds_at_save: seconds, boot_seconds_at_save: boot_seconds, reported }
     }
 
-    /// The sum that the last process wrote down before it ended.
+    /// Cuts of a lower second than this were reported when this was loaded.
     #[must_use]
-    pub fn found(&self) -> u64 {
-        self.found
+    pub fn reported(&self) -> u64 {
+        self.reported
     }
 
     /// The sum at this moment, in seconds.
@@ -100,13 +100,13 @@ impl Uptime {
         self.seconds_at_save + clock.since_boot().as_secs().saturating_sub(self.boot_seconds_at_save)
     }
 
-    /// Writes the sum down.
+    /// Writes the sum down, and that cuts of a lower second than `reported` have been reported.
     ///
     /// # Errors
     /// [`StoreError`]; the old sum stays.
-    pub fn save(&self, fs: &Fs, layout: &Layout, clock: &dyn Clock) -> Result<(), StoreError> {
-        let now = Self { seconds_at_save: self.seconds(clock), boot_seconds_at_save: clock.since_boot().as_secs(), ..self.clone() };
-        write_record(fs, &layout.uptime(), &now)
+    pub fn save(&self, fs: &Fs, layout: &Layout, clock: &dyn Clock, reported: u64) -> Result<(), StoreError> {
+        let (seconds_at_save, boot_seconds_at_save) = (self.seconds(clock), clock.since_boot().as_secs());
+        write_record(fs, &layout.uptime(), &Self { seconds_at_save, boot_seconds_at_save, reported, ..self.clone() })
     }
 }
 
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(uptime.seconds(&clock), 0);
         clock.advance(Duration::from_secs(100));
         clock.step_to(Utc.with_ymd_and_hms(2030, 1, 1, 0, 0, 0).unwrap());
-        uptime.save(&fs, &layout, &clock).unwrap();
+        uptime.save(&fs, &layout, &clock, 0).unwrap();
         clock.reboot();
         clock.advance(Duration::from_secs(7));
         assert_eq!(Uptime::load(&fs, &layout, &clock).seconds(&clock), 107);

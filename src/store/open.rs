@@ -54,6 +54,7 @@ pub struct Store {
     pub(super) snapshot_locks: KeyedLocks<SnapshotId>,
     pub(super) sequence: Mutex<Sequence>,
     pub(super) uptime: Uptime,
+    reported: AtomicU64,
     pub(super) sizes: super::sizes::SizeCache,
     pub(super) cache: super::cache::RawCache,
     pub(super) packing: super::packing::Packing,
@@ -120,6 +121,7 @@ impl Store {
             index: RwLock::new(loaded.index),
             snapshot_locks: KeyedLocks::default(),
             sequence: Mutex::new(sequence),
+            reported: AtomicU64::new(uptime.reported()),
             uptime,
             sizes: super::sizes::SizeCache::default(),
             cache: super::cache::RawCache::default(),
@@ -212,18 +214,35 @@ impl Store {
         self.uptime.seconds(self.clock.as_ref())
     }
 
-    /// What the last process wrote down of it before it ended: it has lived for a little longer.
+    /// Cuts of a lower second of it than this have been reported.
     #[must_use]
-    pub fn uptime_found(&self) -> u64 {
-        self.uptime.found()
+    pub fn reported_seconds(&self) -> u64 {
+        self.reported.load(Ordering::SeqCst)
     }
 
-    /// Writes the sum of boot time down, now and then.
+    /// Writes the sum of boot time down, now and then, at a moment at which every cut has been reported.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn save_uptime(&self) -> Result<(), StoreError> {
-        self.uptime.save(&self.fs, &self.layout, self.clock.as_ref())
+        self.save_reported(self.uptime_seconds() + 1)
+    }
+
+    /// Something is to be cut. In the second of the last save it would count as reported: that is taken back first. Where it
+    /// cannot be written down, on a full disk, that is no reason to keep anything.
+    pub fn expect_cut(&self) {
+        let seconds = self.uptime_seconds();
+        if seconds < self.reported_seconds()
+            && let Err(e) = self.save_reported(seconds)
+        {
+            tracing::debug!(error = %e, "a cut that a crash keeps from being reported would not be reported by the next start");
+        }
+    }
+
+    fn save_reported(&self, reported: u64) -> Result<(), StoreError> {
+        self.uptime.save(&self.fs, &self.layout, self.clock.as_ref(), reported)?;
+        self.reported.store(reported, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Keeps a snapshot from removal while it is read; `None` if it is not there.

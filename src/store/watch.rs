@@ -7,6 +7,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 
@@ -19,10 +20,26 @@ pub struct News {
     pub all: bool,
 }
 
+#[expect(clippy::disallowed_methods, reason = "procfs, not the store")]
+fn open_mounts() -> Option<File> {
+    File::open("/proc/self/mountinfo").ok()
+}
+
+/// What there is news of, and where it is to be looked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ready {
+    /// [`RootWatch::news`] has something.
+    pub news: bool,
+    /// Something was mounted or unmounted, anywhere.
+    pub mounts: bool,
+}
+
 /// The watch.
 #[derive(Debug)]
 pub struct RootWatch {
     inotify: Inotify,
+    /// The table of mounts, of which the kernel tells when it changes (proc_pid_mountinfo(5)); none: not in this sandbox.
+    mounts: Option<File>,
 }
 
 impl RootWatch {
@@ -41,15 +58,21 @@ impl RootWatch {
             | AddWatchFlags::IN_MOVE_SELF
             | AddWatchFlags::IN_ONLYDIR;
         inotify.add_watch(layout.instances(), what).map_err(failed)?;
-        Ok(Self { inotify })
+        Ok(Self { inotify, mounts: open_mounts() })
     }
 
-    /// Waits until there is news, `most` at the longest; whether there is.
+    /// Waits until there is news, `most` at the longest; of what.
     #[must_use]
-    pub fn is_ready(&self, most: Duration) -> bool {
+    pub fn ready(&self, most: Duration) -> Ready {
         let millis = u16::try_from(most.as_millis()).unwrap_or(u16::MAX);
-        let mut fds = [PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN)];
-        !matches!(nix::poll::poll(&mut fds, PollTimeout::from(millis)), Ok(0) | Err(_))
+        let mounts = self.mounts.as_ref().map(|mounts| PollFd::new(mounts.as_fd(), PollFlags::POLLPRI));
+        let mut fds: Vec<PollFd<'_>> = [PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN)].into_iter().chain(mounts).collect();
+        if matches!(nix::poll::poll(&mut fds, PollTimeout::from(millis)), Ok(0) | Err(_)) {
+            return Ready::default();
+        }
+        let has_news = |fd: Option<&PollFd<'_>>| fd.and_then(PollFd::any).unwrap_or(false);
+        // Once polled, a change of the mounts is told.
+        Ready { news: has_news(fds.first()), mounts: has_news(fds.get(1)) }
     }
 
     /// All news that there is now; it is told once.

@@ -4,7 +4,7 @@ use super::Worker;
 use crate::config::Config;
 use crate::event::Event;
 use crate::policy::Candidate;
-use crate::policy::lapse::{Beat, lapse};
+use crate::policy::lapse::{Beat, Lapse, lapse};
 use crate::schedule::{Job, Pair, Turn};
 use chrono::{DateTime, Utc};
 use std::collections::{BTreeSet, VecDeque};
@@ -72,6 +72,27 @@ impl Worker {
             self.clock.look(&self.store, self.config().wait_for_sync);
         }
         self.due_jobs()
+    }
+
+    /// Whether a look would find nothing, as far as clocks and memory can tell: for somebody who asks every second, and need
+    /// not have a thread look at the root for that. What else changes there, others watch; the next slot is looked at anyway.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        let now = Beat { wall: self.store.clock.now(), since_boot: self.store.clock.since_boot() };
+        let mut beat = self.beat.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_on_time = beat.is_some_and(|last| lapse(last, now) == Lapse::default());
+        let is_quiet = is_on_time && self.is_as_before() && self.schedules.quiet_until(now.wall).is_some();
+        if is_quiet {
+            *beat = Some(now);
+        }
+        is_quiet
+    }
+
+    /// Whether root and configuration are those of the last tick, and no tags are to be looked at.
+    fn is_as_before(&self) -> bool {
+        let Ok(ticked) = self.ticked.try_lock() else { return false };
+        let Some((instances, true, config)) = ticked.as_ref() else { return false };
+        Arc::ptr_eq(config, &self.config()) && self.is_last_selection(instances)
     }
 
     /// Whose turn it is now that a job has ended, of what was due when somebody last looked.

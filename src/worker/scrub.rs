@@ -74,6 +74,13 @@ impl Worker {
         true
     }
 
+    /// How long it is until somebody's turn may come.
+    #[must_use]
+    pub fn scrub_rest(&self) -> Duration {
+        let pass = self.scrub.lock().unwrap_or_else(PoisonError::into_inner);
+        pass.rests_until.saturating_sub(self.store.clock.since_boot())
+    }
+
     fn next_to_scrub(&self, pass: &mut Pass, slot: DateTime<Utc>) -> Option<SnapshotId> {
         let log = pass.log.get_or_insert_with(|| VerifyLog::load(&self.store.fs, &self.store.layout));
         let index = self.store.index();

@@ -56,7 +56,21 @@ struct Last {
     all: Arc<Vec<Candidate>>,
 }
 
+impl Last {
+    /// Without tags to look at an answer holds until root or configuration change.
+    fn asks_for_tags(&self) -> bool {
+        self.config.policies.iter().any(|policy| !policy.select.tags.is_empty())
+    }
+}
+
 impl Worker {
+    /// Whether these are the instances that would be found now, as far as memory can tell.
+    pub(super) fn is_last_selection(&self, instances: &Arc<Vec<Candidate>>) -> bool {
+        let Ok(selection) = self.selection.try_lock() else { return false };
+        let scan = self.forks.scan_number();
+        selection.last.as_ref().is_some_and(|last| Arc::ptr_eq(&last.all, instances) && last.scan == scan && !last.asks_for_tags())
+    }
+
     /// The instances of the root as of the last scan, with their tags: as they are now if they are wanted `fresh`, else as
     /// they were within the last five seconds. Tags that became unreadable are reported, once.
     pub(super) fn candidates(&self, fresh: bool) -> Arc<Vec<Candidate>> {
@@ -64,8 +78,7 @@ impl Worker {
         let (number, config, now) = (self.forks.scan_number(), self.config(), self.store.clock.since_boot());
         let is_current = |last: &&Last| {
             let is_same = last.scan == number && Arc::ptr_eq(&last.config, &config);
-            let asks = last.config.policies.iter().any(|policy| !policy.select.tags.is_empty());
-            !fresh && is_same && (!asks || now.saturating_sub(last.at) < BELIEVED)
+            !fresh && is_same && (!last.asks_for_tags() || now.saturating_sub(last.at) < BELIEVED)
         };
         if let Some(last) = selection.last.as_ref().filter(is_current) {
             return Arc::clone(&last.all);

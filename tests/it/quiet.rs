@@ -110,7 +110,10 @@ fn live(steps: &[Step]) -> (u64, u64) {
                 worker.reload(snapkeep::config::parse(vec![("/c.toml".into(), text)]).unwrap());
             }
         }
-        running.extend(worker.beat());
+        let is_quiet = worker.is_quiet();
+        let jobs = worker.beat();
+        assert!(!is_quiet || jobs.is_empty(), "{jobs:?}");
+        running.extend(jobs);
         if let Some(until) = worker.quiet_until() {
             quiet += 1;
             let (now, before) = (world.clock.now(), worker.schedules.pairs());
