@@ -117,6 +117,7 @@ fn snapshots_go_early_until_there_is_room_and_never_the_least_nor_what_is_needed
         assert_eq!(short, 1, "{kind}: {there:?}");
         assert!([3, 5, 9, 10, 11].iter().all(|n| there.contains(&ids[*n])), "{kind}");
         assert!(there.len() <= 6, "{kind}: all that may go went: {there:?}");
+        worker.hash_all();
         drop(worker);
         assert_eq!(world.worker(CONFIG).verify(&Default::default()).unwrap().findings, []);
     }
