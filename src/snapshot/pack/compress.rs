@@ -179,6 +179,8 @@ impl Work<'_> {
         let how = How { method: self.rule.method, level: self.rule.level, at_most };
         let file = fs.create(&path, 0o400)?;
         let packed = pack_file(fs, (&raw.file, &raw.path), (&file, &path), raw.node.size, how, self.flow)?;
+        // It goes, or stays cold.
+        fs.forget_pages(&raw.file);
         self.same_digest(&raw.path, &packed.digest, wanted)?;
         fs.fsync(&file, &path)?;
         drop(file);
