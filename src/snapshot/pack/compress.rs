@@ -119,6 +119,10 @@ impl Work<'_> {
     /// Also whether nothing is left for the next start.
     fn run(&self, manifest: &Manifest, running: &Compressing<'_>) -> Result<(Compressed, bool), CompressError> {
         let fs = &self.store.fs;
+        // What is plain before the work need not be found behind it.
+        if self.is_needed(&self.store.known(self.id)?) {
+            return Err(CompressError::Cancelled);
+        }
         let raws = self.open(manifest)?;
         let shared = raws.iter().try_fold(0_u64, |sum, raw| Ok(sum + fs.shared_bytes(&raw.file, &raw.path)?));
         let shared = shared.map_err(|e: crate::store::fs::FsError| CompressError::Store(e.into()))?;
@@ -164,6 +168,9 @@ impl Work<'_> {
             }
             if has_names {
                 return Err(CompressError::NoGain);
+            }
+            if meta.links > 1 && !self.rule.while_forked {
+                return Err(CompressError::Cancelled);
             }
             raws.push(Raw { entry, node, file, path, meta });
         }
