@@ -186,11 +186,11 @@ impl Store {
         }
     }
 
-    /// At the start: what is whole and belongs to a packed snapshot may be used again; the rest goes.
+    /// At the start: what is whole and belongs to a packed snapshot may be used again; the rest goes, if `is_ours`.
     ///
     /// # Errors
     /// [`StoreError::Io`]; what was not looked at is not used.
-    pub(super) fn load_cache(&self) -> Result<(), StoreError> {
+    pub(super) fn load_cache(&self, is_ours: bool) -> Result<(), StoreError> {
         for entry in self.fs.list_if_there(&self.layout.cache())? {
             let path = self.layout.cache().join(&entry.name);
             let id = entry.name.to_str().and_then(|name| SnapshotId::parse(name).ok());
@@ -200,7 +200,8 @@ impl Store {
                 Some((id, generation)) if generations.len() == 1 && self.is_whole(&id, generation)? => {
                     self.note_cached(&id, generation, false)?;
                 }
-                _ => self.fs.remove_tree(&path)?,
+                _ if is_ours => self.fs.remove_tree(&path)?,
+                _ => {}
             }
         }
         Ok(())

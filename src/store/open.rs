@@ -103,7 +103,11 @@ impl Store {
     pub fn open_reader(options: &OpenOptions) -> Result<Arc<Self>, StoreError> {
         let layout = Layout::new(&options.store, &options.instances);
         let identity = Identity::of_store(&options.fs, &layout)?.ok_or(StoreError::NoStore { path: options.store.clone() })?;
-        Self::assemble(options, layout, identity, None)
+        let store = Self::assemble(options, layout, identity, None)?;
+        if let Err(e) = store.load_cache(false) {
+            tracing::debug!(error = %e, "the cache is not counted");
+        }
+        Ok(store)
     }
 
     fn assemble(options: &OpenOptions, layout: Layout, identity: Identity, lock: Option<Flock<File>>) -> Result<Arc<Self>, StoreError> {
@@ -188,7 +192,7 @@ impl Store {
         let entries = self.fs.list_if_there(&self.layout.staging())?;
         let packing: Vec<SnapshotId> = entries.iter().filter_map(|entry| Layout::packing_of(&entry.name)).collect();
         let unsettled = self.settle_packed(packing);
-        self.load_cache()?;
+        self.load_cache(true)?;
         for entry in entries.iter().filter(|entry| Layout::packing_of(&entry.name).is_none_or(|id| !unsettled.contains(&id))) {
             self.fs.remove_tree(&self.layout.staging().join(&entry.name))?;
         }

@@ -102,7 +102,10 @@ fn a_file_that_writes_out_the_defaults_of_the_schema_is_the_same_as_one_without(
         for (key, part) in schema["properties"].as_object().unwrap() {
             if let Some(value) = part.get("default") {
                 keys += &format!("{key} = {value}\n");
-            } else if part["type"] == "object" && part.get("properties").is_some() && !["store", "gone", "keep"].contains(&key.as_str()) {
+            } else if part["type"] == "object"
+                && part.get("properties").is_some()
+                && !["store", "gone", "keep", "compress"].contains(&key.as_str())
+            {
                 tables += &write(part, &format!("{path}{key}."));
             }
         }
@@ -235,6 +238,10 @@ fn a_policy_compresses_what_its_table_says_and_nothing_without_one() {
     let hour = TimeDelta::hours(1);
     let plain = Compress { after: hour, method: Method::Zstd, level: 3, min_gain: 1000, while_forked: false };
     assert_eq!(rule("[policy.compress]\nafter = \"1h\""), Some(plain));
+    let table = &schema()["properties"]["policy"]["items"]["properties"]["compress"]["properties"];
+    let key = |key: &str| table[key].get("default").map_or(String::new(), |value| format!("{key} = {value}\n"));
+    let written: String = ["method", "level", "min_gain", "while_forked"].map(key).concat();
+    assert_eq!((rule(&format!("[policy.compress]\nafter = \"1h\"\n{written}")), written.lines().count()), (Some(plain), 4));
     let lz4 = Compress { method: Method::Lz4, min_gain: 2500, while_forked: true, ..plain };
     assert_eq!(rule("[policy.compress]\nafter = \"1h\"\nmethod = \"lz4\"\nmin_gain = \"25%\"\nwhile_forked = true"), Some(lz4));
     assert_eq!(rule("[policy.compress]\nafter = \"1h\"\nlevel = 19"), Some(Compress { level: 19, ..plain }));

@@ -119,6 +119,10 @@ impl Work<'_> {
     /// Also whether nothing is left for the next start.
     fn run(&self, manifest: &Manifest, running: &Compressing<'_>) -> Result<(Compressed, bool), CompressError> {
         let fs = &self.store.fs;
+        // What is plain before the work need not be found behind it.
+        if self.is_needed(&self.store.known(self.id)?) {
+            return Err(CompressError::Cancelled);
+        }
         let raws = self.open(manifest)?;
         let shared = raws.iter().try_fold(0_u64, |sum, raw| Ok(sum + fs.shared_bytes(&raw.file, &raw.path)?));
         let shared = shared.map_err(|e: crate::store::fs::FsError| CompressError::Store(e.into()))?;
@@ -165,6 +169,9 @@ impl Work<'_> {
             if has_names {
                 return Err(CompressError::NoGain);
             }
+            if meta.links > 1 && !self.rule.while_forked {
+                return Err(CompressError::Cancelled);
+            }
             raws.push(Raw { entry, node, file, path, meta });
         }
         Ok(raws)
@@ -179,6 +186,8 @@ impl Work<'_> {
         let how = How { method: self.rule.method, level: self.rule.level, at_most };
         let file = fs.create(&path, 0o400)?;
         let packed = pack_file(fs, (&raw.file, &raw.path), (&file, &path), raw.node.size, how, self.flow)?;
+        // It goes, or stays cold.
+        fs.forget_pages(&raw.file);
         self.same_digest(&raw.path, &packed.digest, wanted)?;
         fs.fsync(&file, &path)?;
         drop(file);

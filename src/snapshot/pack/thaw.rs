@@ -107,6 +107,8 @@ fn one(
         let why = format!("what it holds has the digest {}, and had {}", unpacked.digest, file.digest);
         return Err(PackError::Damaged { path: from_path, why });
     }
+    // Forks use the raw one.
+    fs.forget_pages(&from);
     let made = fs.stat_open(&raw, &to_path)?;
     if (made.uid, made.gid) != (file.uid, file.gid) && nix::unistd::geteuid().is_root() {
         fs.set_owner(place, file.uid, file.gid)?;
