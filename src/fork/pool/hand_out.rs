@@ -33,6 +33,13 @@ impl Written {
     /// Makes it durable.
     pub(in crate::fork) fn sync(&self, fs: &Fs, staged: &Path) -> Result<(), FsError> {
         let mut below = Below::open(fs, staged)?;
+        // All data first: then the sync of the first file takes the metadata of the others along, and theirs find it done.
+        for wait in [false, true] {
+            for path in &self.files {
+                let file = fs.open_file(below.place(path)?)?;
+                fs.write_back(&file, &below.path_of(path), wait)?;
+            }
+        }
         for path in &self.files {
             let file = fs.open_file(below.place(path)?)?;
             fs.fsync(&file, &below.path_of(path))?;

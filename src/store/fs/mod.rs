@@ -264,6 +264,12 @@ impl Fs {
         self.change(Op::Fsync, path.into(), |_| nix::unistd::fdatasync(file))
     }
 
+    /// Begins to write a file's data to the disk, or waits until it is there. Nothing is durable by that, so no gate is asked;
+    /// but a failure counts, for the sync behind it may not hear of it again.
+    pub fn write_back(&self, file: &File, path: &Path, wait: bool) -> Result<()> {
+        background::write_back(file, wait).map_err(|source| FsError { op: Op::Fsync, path: path.to_owned(), source })
+    }
+
     /// Makes a directory's entries durable.
     pub fn fsync_dir(&self, path: &Path) -> Result<()> {
         let dir = self.open_dir(path)?;
