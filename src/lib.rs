@@ -22,7 +22,7 @@
 //! | [`store`] | the only system calls on store and instances root (`store::fs`); index, records, journal, trash |
 //! | [`driver`] | bringing an instance to rest around a copy; whether it runs |
 //! | [`snapshot`] | `take`, `import` and `restore`, over `copy`, `digest` and `materialize`; `late` (digests after publishing), `pack` (memory of cold snapshots) |
-//! | [`fork`] | the queue (`queue`, pure), `accept`, `burst`, `reconcile`; what of a fork names its source (`rewrite`) |
+//! | [`fork`] | the queue (`queue`, pure), `accept`, `burst`, `reconcile`; forks made ahead of need (`pool`); what of a fork names its source (`rewrite`) |
 //! | [`reclaim`] | the cut, and unlinking after the grace |
 //! | [`schedule`] | the durable ledger, and one slot from begun to its outcome |
 //! | [`worker`] | one code path behind all verbs: opening, looking, acting, verifying |

@@ -9,6 +9,7 @@ use super::thaw::Source;
 use crate::config::ForkConfig;
 use crate::snapshot::copy::{Flow, NoProgress, Progress};
 use crate::snapshot::materialize::{MaterializeContext, MaterializeError, Materialized, MemoryUsed, materialize};
+use crate::store::fs::sys::WHOLE;
 use crate::store::fs::{Below, Fs};
 use crate::store::instances::ForkRecord;
 use crate::store::layout::Layout;
@@ -213,8 +214,9 @@ fn entries<'r>(recipe: &'r Recipe, target: &Path) -> Cow<'r, [Entry]> {
     entries
 }
 
-/// Step 2 for each fork by itself, first half: has the kernel begin to write what is new, without waiting.
-pub(super) fn start_writing(fs: &Fs, staged: &Path, built: &Built) -> Result<(), ForkError> {
+/// Step 2 for each fork by itself, first half: the data of what is new, which the kernel only begins to write, or which is waited
+/// for.
+pub(super) fn write_back(fs: &Fs, staged: &Path, built: &Built, wait: bool) -> Result<(), ForkError> {
     let mut below = Below::open(fs, staged)?;
     let record = Layout::fork_record_in(Path::new(""));
     let files: Vec<&Path> = match &built.fresh {
@@ -222,7 +224,8 @@ pub(super) fn start_writing(fs: &Fs, staged: &Path, built: &Built) -> Result<(),
         Fresh::Only(written) => written.files().collect(),
     };
     for path in files {
-        fs.start_writing(&fs.open_file(below.place(path)?)?);
+        let file = fs.open_file(below.place(path)?)?;
+        if wait { fs.write_back(&file, &below.path_of(path))? } else { fs.begin_writing(&file, WHOLE) }
     }
     Ok(())
 }

@@ -183,8 +183,10 @@ impl Forks {
         match way {
             Way::Each => {
                 let staged = |request: &Request| self.store.layout.staged_fork(&request.id);
-                // All data is under way before the first sync waits, and what that commits of the log the others need not.
-                built.iter().try_for_each(|(request, built)| build::start_writing(fs, &staged(request), built))?;
+                // All data first: what the first sync commits of the log takes the metadata of the others along.
+                for wait in [false, true] {
+                    built.iter().try_for_each(|(request, built)| build::write_back(fs, &staged(request), built, wait))?;
+                }
                 built.iter().try_for_each(|(request, built)| build::sync(fs, &staged(request), built))?;
             }
             Way::Whole => fs.syncfs(&fs.open_dir(&self.store.layout.fork_staging())?)?,

@@ -25,8 +25,11 @@ pub fn reclaimable(fs: &Fs, root: &Path) -> Result<u64, FsError> {
     reclaimable_beside(fs, root, &|_, _| Ok(0))
 }
 
-/// The same, where a file has so many names (by path and inode) that go with the tree.
-fn reclaimable_beside(fs: &Fs, root: &Path, beside: &dyn Fn(&Path, (u64, u64)) -> Result<u64, FsError>) -> Result<u64, FsError> {
+/// How many names of a file, by its path and inode, lie somewhere else and go with the tree.
+type Beside<'a> = dyn Fn(&Path, (u64, u64)) -> Result<u64, FsError> + 'a;
+
+/// The same, with names that go with the tree.
+fn reclaimable_beside(fs: &Fs, root: &Path, beside: &Beside<'_>) -> Result<u64, FsError> {
     let mut below = match Below::open(fs, root) {
         Ok(below) => below,
         Err(e) if e.is_not_found() => return Ok(0),

@@ -395,9 +395,12 @@ fn the_pool_takes_no_more_bytes_than_it_may() {
     assert_eq!(pooled.ready(), before.saturating_sub(1), "none is made, and none goes for it");
 }
 
+/// What somebody does to an entry, in words and in deed.
+type Meddling = (&'static str, fn(&Path));
+
 #[test]
 fn an_entry_that_somebody_meddled_with_is_not_handed_out() {
-    let meddle: [(&str, fn(&Path)); 9] = [
+    let meddle: [Meddling; 9] = [
         ("a file removed", |e| fs::remove_file(e.join("overlay.raw")).unwrap()),
         ("a disk of another size", |e| fs::File::options().write(true).open(e.join("overlay.raw")).unwrap().set_len(5).unwrap()),
         ("contents written", |e| fs::write(e.join("overlay.raw"), vec![7; 1 << 20]).unwrap()),

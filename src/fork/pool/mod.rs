@@ -144,8 +144,9 @@ impl Pool {
 
     /// Reads what lies in the pool; what is not whole is to be unlinked. Nobody hands anything out meanwhile.
     pub(super) fn load(&self, store: &Store) -> Result<(), FsError> {
-        let listing = pool::list(&store.fs, &store.layout)?;
+        // Under the lock: an entry that gets its name meanwhile is listed, or put beside what was.
         let mut state = self.state();
+        let listing = pool::list(&store.fs, &store.layout)?;
         let old: Vec<SnapshotId> = std::mem::take(&mut state.shelves).into_keys().collect();
         let own = state.making.as_ref().map(|making| making.path.clone());
         state.leftovers = listing.leftovers.into_iter().filter(|path| Some(path) != own.as_ref()).collect();

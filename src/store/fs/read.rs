@@ -321,12 +321,6 @@ impl Fs {
         line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
     }
 
-    /// Has the kernel begin to write a file's dirty pages, without waiting (sync_file_range(2)). Promises nothing: it only
-    /// makes the fsync that follows shorter.
-    pub fn start_writing(&self, file: &File) {
-        super::sys::begin_to_write(file);
-    }
-
     /// The next stretch of data at or after `from`, as `start..end` in bytes; `None` if only a hole is left
     /// (lseek(2), `SEEK_DATA`, `SEEK_HOLE`).
     pub fn next_data(&self, file: &File, path: &Path, from: u64) -> Result<Option<std::ops::Range<u64>>> {

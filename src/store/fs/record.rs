@@ -32,7 +32,9 @@ impl Fs {
         let files: Vec<Result<File>> = records.iter().zip(&temps).map(|((_, bytes), temp)| self.begin_record(temp, bytes)).collect();
         if records.len() > 1 {
             // All of them begin to be written; the sync of the first then commits what the others need too.
-            files.iter().flatten().for_each(sys::begin_to_write);
+            files.iter().flatten().for_each(|file| {
+                let _ = sys::begin_writing(file, sys::WHOLE);
+            });
         }
         let sync = |(file, temp): (Result<File>, &PathBuf)| file.and_then(|file| self.fsync(&file, temp));
         let synced: Vec<Result<()>> = files.into_iter().zip(&temps).map(sync).collect();

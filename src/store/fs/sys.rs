@@ -40,6 +40,9 @@ pub fn copy_range(from: &File, to: &File, range: Range<u64>) -> nix::Result<u64>
     Errno::result(rc).map(|taken| u64::try_from(taken).unwrap_or(0))
 }
 
+/// All of a file, for [`begin_writing`]: a length of 0 means to the end.
+pub const WHOLE: Range<u64> = 0..0;
+
 /// Has the kernel begin to write a stretch's dirty pages, and does not wait for them (sync_file_range(2)).
 ///
 /// # Errors
@@ -190,12 +193,6 @@ pub fn open_elsewhere(file: &File) -> nix::Result<bool> {
         Err(Errno::EAGAIN) => Ok(true),
         Err(e) => Err(e),
     }
-}
-
-/// Has the kernel begin to write what is dirty of a file, and waits for nothing (sync_file_range(2)): a hint, durable is nothing.
-pub fn begin_to_write(file: &File) {
-    // SAFETY: the descriptor is open, and the other arguments are plain integers.
-    let _ = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
 /// Room for some hundred names.
