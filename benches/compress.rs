@@ -108,6 +108,12 @@ fn cold(round: &Round<'_>) -> (Open, SnapshotId, PathBuf) {
         shell(&format!("cp --reflink=never --sparse=always {} {} && mv {1} {0}", copy.display(), other.display()));
     }
     std::fs::remove_dir_all(&golden).unwrap();
+    // The file system lets go of blocks when it comes to it.
+    let raw = open.store.layout.snapshot(&id).join("data/memory");
+    let file = open.store.fs.open_file(&raw).unwrap();
+    while open.store.fs.shared_bytes(&file, &raw).unwrap() > 0 {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
     (open, id, copy)
 }
 
