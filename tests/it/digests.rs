@@ -308,6 +308,8 @@ fn the_scrub_leaves_what_is_pending_and_an_import_is_never_without_digests() {
     world.clock.advance(Duration::from_secs(3 * 86_400));
     assert!(!worker.scrub_next(), "nothing to compare with");
     worker.hash_all();
+    // It was nobody's turn: so long it does not ask again.
+    world.clock.advance(Duration::from_secs(61));
     // It keeps to its rate, by the clock of this world.
     std::thread::scope(|scope| {
         let scrubbed = scope.spawn(|| worker.scrub_next());

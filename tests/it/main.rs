@@ -6,6 +6,7 @@ mod compress;
 mod compress_faults;
 mod compress_races;
 mod copying;
+mod costs;
 mod cut;
 mod digests;
 mod disk;
