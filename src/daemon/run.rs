@@ -60,7 +60,10 @@ pub fn run(config: Config, around: &Surroundings) -> Answer<()> {
     runtime.shutdown_timeout(Duration::from_secs(1));
     // A closed queue has been reported; the next start finds out what is done.
     drop(worker.forks.compact());
-    if let Err(e) = worker.save_uptime() {
+    // Before the start was over nothing was reported of what the last process may have cut.
+    if worker.starting().is_none()
+        && let Err(e) = worker.save_uptime()
+    {
         tracing::debug!(error = %e, "uptime not saved");
     }
     worker.store.events.emit(Event::WorkerStopped { why, at: worker.store.clock.now() });

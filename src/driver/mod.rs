@@ -28,6 +28,9 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// [`DriverError::Freeze`].
     fn quiesce<'a>(&'a self, instance: &'a InstanceId, dir: &'a Path) -> Result<Quiesced<'a>, DriverError>;
 
+    /// Whether an instance stands still between [`Driver::quiesce`] and its thaw, so that it waits for the copy.
+    fn holds_still(&self) -> bool;
+
     /// Whether the instance at `dir` runs.
     ///
     /// # Errors

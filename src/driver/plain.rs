@@ -36,6 +36,10 @@ impl Driver for Plain {
         "plain"
     }
 
+    fn holds_still(&self) -> bool {
+        !self.config.freeze.is_empty()
+    }
+
     fn quiesce<'a>(&'a self, instance: &'a InstanceId, dir: &'a Path) -> Result<Quiesced<'a>, DriverError> {
         // Before the first command, so that a panic thaws too.
         let guard = Quiesced::new(Instant::now(), move || {

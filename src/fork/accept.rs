@@ -129,22 +129,37 @@ impl Forks {
         }
     }
 
-    /// Step 4. Requests whose refs are not durable end here, before anybody was told of them.
+    /// Step 4. Only requests whose refs are durable come into the queue, where they may be built; the others end here, before
+    /// anybody was told of them.
     fn sync_refs(&self, guards: &BTreeMap<SnapshotId, SnapshotGuard>, answers: &mut [Admitted]) {
         for (id, guard) in guards {
-            let forks: Vec<ForkId> = new_of(answers, id).map(|r| r.id.clone()).collect();
-            if forks.is_empty() {
+            let new: Vec<Request> = new_of(answers, id).cloned().collect();
+            if new.is_empty() {
                 continue;
             }
-            if let Err(e) = self.store.sync_refs(id) {
-                let (at, error) = (self.store.clock.now(), e.to_string());
-                let failed = |id: &ForkId| Record::Failed { id: id.clone(), at, error: error.clone() };
-                // Not written down they are requests that a start finds, and that nobody waits for.
-                if self.state().commit(forks.iter().map(failed).collect()).is_ok() {
-                    self.store.undo_refs(guard, forks.iter());
+            match self.store.sync_refs(id) {
+                Ok(()) => {
+                    let mut state = self.state();
+                    new.into_iter().for_each(|request| state.queue.apply(Record::Accepted { request: Box::new(request) }));
                 }
-                refuse(answers, |r| r.snapshot_id == *id, || ForkError::Ref(error.clone()));
+                Err(e) => {
+                    self.take_back(guard, &new, &e.to_string());
+                    refuse(answers, |r| r.snapshot_id == *id, || ForkError::Ref(e.to_string()));
+                }
             }
+        }
+    }
+
+    /// Requests that are in the journal, and must not be made. If that cannot be written down, they are requests that a start
+    /// finds, and that nobody waits for: refs and names stay taken until then.
+    fn take_back(&self, guard: &SnapshotGuard, requests: &[Request], error: &str) {
+        let at = self.store.clock.now();
+        let failed = |r: &Request| Record::Failed { id: r.id.clone(), at, error: error.to_owned() };
+        let mut state = self.state();
+        if state.write(&requests.iter().map(failed).collect::<Vec<_>>()).is_ok() {
+            requests.iter().for_each(|request| state.queue.give_up(&request.id));
+            drop(state);
+            self.store.undo_refs(guard, requests.iter().map(|request| &request.id));
         }
     }
 
@@ -155,7 +170,7 @@ impl Forks {
         if records.is_empty() {
             return;
         }
-        if let Err(e) = self.state().commit(records) {
+        if let Err(e) = self.state().write(&records) {
             refuse(answers, |_| true, || ForkError::Journal(e.to_string()));
         }
     }
@@ -188,9 +203,13 @@ fn new_of<'a>(answers: &'a [Admitted], id: &'a SnapshotId) -> impl Iterator<Item
     answers.iter().filter_map(Admitted::new_request).filter(move |r| r.snapshot_id == *id)
 }
 
+/// Also whoever asked for the same, with the same key, in the same batch.
 fn refuse(answers: &mut [Admitted], which: impl Fn(&Request) -> bool, why: impl Fn() -> ForkError) {
+    let refused: HashSet<ForkId> = answers.iter().filter_map(Admitted::new_request).filter(|r| which(r)).map(|r| r.id.clone()).collect();
     for answer in answers {
-        if answer.new_request().is_some_and(&which) {
+        if let Admitted::New(request) | Admitted::Before(request) = answer
+            && refused.contains(&request.id)
+        {
             *answer = Admitted::No(why());
         }
     }

@@ -294,14 +294,7 @@ impl Forks {
                 _ => None,
             })
             .collect();
-        let all_done = records.iter().all(|record| matches!(record, Record::Done { .. }));
-        let mut state = self.state();
-        if all_done {
-            state.commit_later(records)?
-        } else {
-            state.commit(records)?
-        }
-        drop(state);
+        self.state().commit(records)?;
         for request in failed.iter().filter_map(|id| self.request(id)) {
             let guard = self.store.lock_snapshot(&request.snapshot_id);
             self.store.drop_ref(&guard, proof, &request.id)?;

@@ -168,9 +168,14 @@ impl State {
         }
     }
 
+    /// Writes records down; durable on return, and not applied yet.
+    fn write(&mut self, records: &[Record]) -> Result<(), ForkError> {
+        Ok(self.journal()?.append(records)?)
+    }
+
     /// Writes records down and, once they are durable, applies them.
     fn commit(&mut self, records: Vec<Record>) -> Result<(), ForkError> {
-        self.journal()?.append(&records)?;
+        self.write(&records)?;
         for record in records {
             self.queue.apply(record);
         }

@@ -117,22 +117,23 @@ impl Forks {
             }
         };
         if self.closed().is_none() {
-            self.restore_refs()?;
+            self.restore_refs();
             recovered.finished = self.finish_publishing(&proof)?;
         }
         self.pool.load(&self.store)?;
         self.state().queue.requeue_running();
-        self.unsettled.store(false, Ordering::SeqCst);
         recovered.dropped_refs = self.reconcile()?;
         // Nothing is removed before all of the root was read.
         if self.closed().is_none() {
             recovered.staging = self.clear_staging()?;
         }
+        self.unsettled.store(false, Ordering::SeqCst);
         Ok(recovered)
     }
 
-    /// Requests whose refs were not durable yet when the journal was: they get them now, before anything is removed.
-    fn restore_refs(&self) -> Result<(), ForkError> {
+    /// Requests whose refs were not durable yet when the journal was: they get them now, before anything is removed. A ref that
+    /// cannot be made keeps its snapshot, and nothing else waits for it.
+    fn restore_refs(&self) {
         let unfinished = self.requests().into_iter().filter(|r| !r.state.is_final());
         let mut missing: BTreeMap<SnapshotId, Vec<(ForkId, PathBuf)>> = BTreeMap::new();
         for request in unfinished {
@@ -144,13 +145,17 @@ impl Forks {
         }
         for (snapshot, refs) in missing {
             let guard = self.store.lock_snapshot(&snapshot);
-            self.store.add_refs(&guard, &refs)?;
+            if let Err(e) = self.store.add_refs(&guard, &refs) {
+                let (path, why) = (self.store.layout.refs_of(&snapshot).display().to_string(), e.to_string());
+                self.store.note_unreadable(&snapshot, &why);
+                self.store.events.emit(Event::RecordUnreadable { path, why, blocks: vec![snapshot.to_string()] });
+            }
         }
-        Ok(())
     }
 
     /// Unfinished requests whose fork may be made: done if the target carries our id, or if it was being published and the
-    /// staging is gone; failed if the target is someone else's; else renamed now, if it was being published.
+    /// staging is gone; failed if the target is someone else's; else renamed now, if it was being published. Where it cannot be
+    /// told whose the target is, and nothing is staged, it counts as ours: then its ref stays.
     fn finish_publishing(&self, proof: &RootProof) -> Result<u64, ForkError> {
         let unfinished: Vec<Request> = self.requests().into_iter().filter(|r| !r.state.is_final()).collect();
         let now = self.store.clock.now();
@@ -160,13 +165,24 @@ impl Forks {
             let staged = self.store.layout.staged_fork(&request.id);
             let done = Record::Done { id: request.id.clone(), at: now };
             let conflict = || Record::Failed { id: request.id.clone(), at: now, error: format!("the name {} was taken", request.name) };
-            let carries = matches!(instances::standing(&self.store.fs, &target)?, Standing::Fork(f) if f.fork_id == request.id);
+            let is_staged = self.store.fs.stat_if_there(&staged)?.is_some();
+            let carries = match instances::standing(&self.store.fs, &target)? {
+                Standing::Fork(fork) => fork.fork_id == request.id,
+                Standing::Unreadable(_) => !is_staged,
+                Standing::Plain => false,
+            };
             if !carries && request.state != RequestState::Publishing {
                 continue;
             }
-            let is_staged = self.store.fs.stat_if_there(&staged)?.is_some();
-            records.push(if carries || !is_staged {
+            records.push(if carries {
                 done
+            } else if !is_staged {
+                if self.is_back_in_the_pool(request)? {
+                    let error = "a crash undid the rename of an entry of the ready pool".to_owned();
+                    Record::Attempt { id: request.id.clone(), error, retry_at: now }
+                } else {
+                    done
+                }
             } else {
                 match self.store.fs.rename_new(&staged, &target) {
                     Ok(()) => done,
@@ -186,6 +202,19 @@ impl Forks {
             unfinished.iter().filter_map(|r| self.request(&r.id)).for_each(|r| self.report_created(&r, false, None));
         }
         Ok(finished)
+    }
+
+    /// Whether a fork that was made of an entry of the ready pool is an entry again: a power cut may undo both renames of it
+    /// and leave what was written into it (btrfs: a sync of its files does not take the new name of their directory along).
+    fn is_back_in_the_pool(&self, request: &Request) -> Result<bool, ForkError> {
+        let shelf = self.store.layout.pool_of(&request.snapshot_id);
+        for entry in self.store.fs.list_if_there(&shelf)? {
+            let standing = instances::standing(&self.store.fs, &shelf.join(&entry.name))?;
+            if matches!(standing, Standing::Fork(fork) if fork.fork_id == request.id) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Removes what is in staging and belongs to no request that is being published.

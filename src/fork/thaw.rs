@@ -169,6 +169,8 @@ impl Forks {
 
     fn unpack(&self, id: SnapshotId, quit: &AtomicBool) {
         let let_go = LetGo(self, id);
+        // Of an attempt whose requests are gone by now.
+        drop(self.unpack_errors().remove(&let_go.1));
         let flow = Flow { threads: self.threads, progress: &NoProgress, cancelled: quit };
         // What was made is kept for the burst that comes now by the requests that wait for it.
         match thaw(&self.store, &let_go.1, flow) {

@@ -286,7 +286,7 @@ impl Forks {
         match watch {
             Some(watch) => {
                 let ready = watch.ready(most);
-                Ready { news: ready.news || !self.eyes().young.is_empty() || self.is_due_again(), ..ready }
+                Ready { news: ready.news || self.has_more_to_look_at() || self.is_due_again(), ..ready }
             }
             None => {
                 // No watch to be had: reading it all now and then does the same, later.
@@ -294,6 +294,11 @@ impl Forks {
                 Ready { news: true, mounts: true }
             }
         }
+    }
+
+    fn has_more_to_look_at(&self) -> bool {
+        let eyes = self.eyes();
+        !eyes.young.is_empty() || !eyes.again.is_empty()
     }
 
     /// Whether all of the root is to be read again.

@@ -12,11 +12,7 @@ use std::path::{Path, PathBuf};
 
 /// How many names of each memory file are known, once somebody had to ask: for one batch of cuts, whose locks are held.
 #[derive(Debug, Default)]
-pub(super) struct KnownLinks {
-    counts: Option<HashMap<(u64, u64), u64>>,
-    /// They were counted once more, since what the pool drops is unlinked beside a cut.
-    again: bool,
-}
+pub(super) struct KnownLinks(Option<HashMap<(u64, u64), u64>>);
 
 impl Reclaim {
     /// A memory file of the snapshot with more names than snapshots and forks that we know have.
@@ -25,13 +21,10 @@ impl Reclaim {
         let dir = self.store.memory_dir(&summary.id);
         for memory in &summary.memory {
             let Some(meta) = self.store.fs.stat_below(&dir, &memory.path)? else { continue };
-            if meta.links > 1 && meta.links > self.known_links(known, meta.file_id)? {
+            if meta.links > 1 && meta.links > self.known_links(known, &memory.path, meta.file_id)? {
                 // What the pool dropped may have been unlinked meanwhile: only a link that is there before and after is somebody's.
                 let now = self.store.fs.stat_below(&dir, &memory.path)?.map_or(0, |now| now.links);
-                if !std::mem::replace(&mut known.again, true) {
-                    known.counts = None;
-                }
-                if now.min(meta.links) > self.known_links(known, meta.file_id)? {
+                if now > self.known_links(known, &memory.path, meta.file_id)? {
                     return Ok(Some(dir.join(&memory.path)));
                 }
             }
@@ -59,15 +52,19 @@ impl Reclaim {
     }
 
     /// How many names of an inode we know. They are all counted when the first file is asked for that has several names and
-    /// no ref: a cut of many that share a file with each other and with forks must not walk everything for each of them.
-    fn known_links(&self, known: &mut KnownLinks, file_id: (u64, u64)) -> Result<u64, ReclaimError> {
-        if known.counts.is_none() {
-            known.counts = Some(self.count_links()?);
-        }
-        Ok(known.counts.as_ref().and_then(|counts| counts.get(&file_id).copied()).unwrap_or(0))
+    /// no ref: a cut of many that share a file with each other and with forks must not walk everything for each of them. Those in
+    /// the ready pool, which may be unlinked beside a cut, are counted for each file at its time: one that is counted and no
+    /// longer there would hide somebody else's.
+    fn known_links(&self, known: &mut KnownLinks, path: &Path, file_id: (u64, u64)) -> Result<u64, ReclaimError> {
+        let counts = match &known.0 {
+            Some(counts) => counts,
+            None => known.0.insert(self.count_links()?),
+        };
+        let pooled = pool::links(&self.store.fs, &self.store.layout, &[path.to_owned()], file_id)?;
+        Ok(counts.get(&file_id).copied().unwrap_or(0) + pooled)
     }
 
-    /// All names of memory files: in snapshots, in the cache, in the trash, in forks, and in the ready pool.
+    /// All names of memory files: in snapshots, in the cache, in the trash, and in forks.
     fn count_links(&self) -> Result<HashMap<(u64, u64), u64>, ReclaimError> {
         let summaries: Vec<_> = self.store.index().present().filter_map(|(_, known)| known.summary.clone()).collect();
         let mut counts = HashMap::new();
@@ -91,9 +88,6 @@ impl Reclaim {
         let scan = self.forks.scan()?;
         for (dir, _) in scan.carriers(&self.store.layout).into_values().flatten() {
             paths.iter().for_each(|path| count(&dir, path));
-        }
-        for tree in pool::trees(&self.store.fs, &self.store.layout)? {
-            paths.iter().for_each(|path| count(&tree, path));
         }
         Ok(counts)
     }

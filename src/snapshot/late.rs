@@ -116,15 +116,27 @@ impl From<FsError> for LateError {
 
 type Digests = BTreeMap<TextPath, String>;
 
+/// Memory that was compressed since has its digest in that mark; its raw file is no longer there.
+fn of_packed(store: &Store, id: &SnapshotId) -> Digests {
+    let compression = store.packed(id);
+    let files = compression.iter().flat_map(|compression| compression.packed().unwrap_or_default());
+    files.map(|file| (file.path.clone(), file.digest.clone())).collect()
+}
+
 /// The digests of all files that lack theirs; the other `Err` says which file is not the manifest's.
 fn read(store: &Store, manifest: &Manifest, flow: Flow<'_>) -> Result<Result<Digests, String>, LateError> {
     let fs = &store.fs;
+    let packed = of_packed(store, &manifest.id);
     let data = Layout::data_in(&store.layout.snapshot(&manifest.id));
     let mut below = Below::open(fs, &data)?;
     let mut files = Digests::new();
-    let to_read = manifest.pending().map(|(_, file)| file.data.unwrap_or(file.size));
+    let to_read = manifest.pending().filter(|(entry, _)| !packed.contains_key(&entry.path)).map(|(_, file)| file.data.unwrap_or(file.size));
     flow.progress.total(to_read.fold(0, u64::saturating_add));
     for (entry, file) in manifest.pending() {
+        if let Some(digest) = packed.get(&entry.path) {
+            files.insert(entry.path.clone(), digest.clone());
+            continue;
+        }
         let path = entry.path.as_path();
         let full = below.path_of(path);
         let open = match below.place(path).and_then(|place| fs.open_file(place)) {
@@ -153,7 +165,8 @@ fn read(store: &Store, manifest: &Manifest, flow: Flow<'_>) -> Result<Result<Dig
 fn first_changed(store: &Store, manifest: &Manifest) -> Result<Option<String>, FsError> {
     let data = Layout::data_in(&store.layout.snapshot(&manifest.id));
     let mut below = Below::open(&store.fs, &data)?;
-    for (entry, _) in manifest.pending() {
+    let packed = of_packed(store, &manifest.id);
+    for (entry, _) in manifest.pending().filter(|(entry, _)| !packed.contains_key(&entry.path)) {
         let is_right = |entry: &Entry, below: &mut Below<'_>| {
             let found = below.place(entry.path.as_path()).and_then(|place| store.fs.stat_if_there(place))?;
             Ok::<_, FsError>(found.is_some_and(|meta| entry.is_unchanged(&meta)))

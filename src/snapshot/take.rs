@@ -203,8 +203,10 @@ fn stage(
     fs.mkdir(&staged, 0o700)?;
     fs.mkdir(&data, 0o700)?;
     let parent = parent_of(store, source)?;
+    // Who stands still is not made to wait for a rate.
+    let at_once = fs.without_copy_rate();
     let context = CopyContext {
-        fs,
+        fs: if how.driver.holds_still() { &at_once } else { fs },
         skip: how.skip,
         memory_names: how.memory_names,
         parent_memory: parent.as_ref().map(|p| &p.memory),

@@ -39,6 +39,7 @@ impl RawCache {
 pub struct CacheUse {
     store: Arc<Store>,
     id: SnapshotId,
+    generation: u64,
     dir: PathBuf,
     is_first: bool,
 }
@@ -58,7 +59,7 @@ impl CacheUse {
 
     /// Gives them back as if nobody had used them: whoever has them made is not who uses them first.
     pub fn not_used(self) {
-        if let Some(cached) = self.store.cache.lock().get_mut(&self.id) {
+        if let Some(cached) = self.store.cache.lock().get_mut(&self.id).filter(|cached| cached.generation == self.generation) {
             cached.is_fresh |= self.is_first;
         }
     }
@@ -67,7 +68,8 @@ impl CacheUse {
 impl Drop for CacheUse {
     fn drop(&mut self) {
         let now = self.store.clock.now();
-        if let Some(cached) = self.store.cache.lock().get_mut(&self.id) {
+        // Others may have been made in the place of those that were written to.
+        if let Some(cached) = self.store.cache.lock().get_mut(&self.id).filter(|cached| cached.generation == self.generation) {
             cached.users = cached.users.saturating_sub(1);
             cached.used_at = now;
         }
@@ -83,7 +85,7 @@ impl Store {
         cached.users += 1;
         let is_first = std::mem::take(&mut cached.is_fresh);
         let dir = self.layout.cached(id, cached.generation);
-        Some(CacheUse { store: Arc::clone(self), id: id.clone(), dir, is_first })
+        Some(CacheUse { store: Arc::clone(self), id: id.clone(), generation: cached.generation, dir, is_first })
     }
 
     /// Where a snapshot's memory files are now, if they are anywhere raw: its data, or the cache.
@@ -194,7 +196,9 @@ impl Store {
         for entry in self.fs.list_if_there(&self.layout.cache())? {
             let path = self.layout.cache().join(&entry.name);
             let id = entry.name.to_str().and_then(|name| SnapshotId::parse(name).ok());
-            let generations = self.fs.list(&path).unwrap_or_default();
+            // Nothing goes while it cannot be told what there is, and of what.
+            let is_unclear = id.as_ref().is_some_and(|id| self.index().get(id).is_some_and(|known| known.damage().is_some()));
+            let Some(generations) = self.fs.list(&path).ok().filter(|_| !is_unclear) else { continue };
             let newest = generations.iter().filter_map(|e| e.name.to_str()?.parse::<u64>().ok()).max();
             match id.zip(newest) {
                 Some((id, generation)) if generations.len() == 1 && self.is_whole(&id, generation)? => {

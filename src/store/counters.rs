@@ -110,12 +110,15 @@ impl Uptime {
     }
 }
 
+/// No record is longer: a log with a line for each of a hundred thousand snapshots is not.
+pub(super) const LIMIT: u64 = 64 << 20;
+
 /// Reads a sealed record; `None` if there is none.
 ///
 /// # Errors
 /// [`RecordError`].
 pub fn read_record<T: for<'de> Deserialize<'de>>(fs: &Fs, path: &Path) -> Result<Option<T>, RecordError> {
-    match fs.read_small(path, 1 << 20) {
+    match fs.read_small(path, LIMIT) {
         Ok(bytes) => unseal(path, &bytes).map(Some),
         Err(e) if e.is_not_found() => Ok(None),
         Err(e) => Err(e.into()),

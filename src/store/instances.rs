@@ -125,6 +125,9 @@ pub(crate) fn standing_of(bytes: &[u8]) -> Standing {
     }
 }
 
+/// So many listings more are made for directories that are no longer listed.
+const VANISHED: usize = 5;
+
 /// Lists the root until a listing shows no directory, by inode, that has not been read, and then the trash. What is in `cache`
 /// is known from the `last` scan.
 ///
@@ -133,6 +136,7 @@ pub(crate) fn standing_of(bytes: &[u8]) -> Standing {
 pub fn scan(fs: &Fs, layout: &Layout, (cache, last): (&mut ScanCache, &Scan), pass: Pass<'_>) -> Result<Scan, FsError> {
     let root = fs.open_dir(layout.instances())?;
     let mut names: HashMap<OsString, (u64, Option<Standing>)> = HashMap::new();
+    let mut vanished = 0;
     pass.progress.done.store(0, Ordering::Relaxed);
     loop {
         let mut listing = fs.list_open(&root)?;
@@ -141,13 +145,17 @@ pub fn scan(fs: &Fs, layout: &Layout, (cache, last): (&mut ScanCache, &Scan), pa
         // The first listing may have missed a directory that was renamed meanwhile; the second shows it.
         let (known, new): (Vec<_>, Vec<_>) =
             listing.into_iter().partition(|entry| names.get(&entry.name).is_some_and(|(inode, _)| *inode == entry.inode));
-        let is_last = new.is_empty();
+        let nothing_new = new.is_empty();
         let mut all = HashMap::with_capacity(known.len() + new.len());
         for entry in known {
             if let Some(found) = names.remove(&entry.name) {
                 all.insert(entry.name, found);
             }
         }
+        // What is no longer listed is gone, or was renamed under this listing, which then shows neither name: the next one tells.
+        // A root that loses a directory between any two of them must not keep this from its end.
+        let is_last = nothing_new && (names.is_empty() || vanished >= VANISHED);
+        vanished += usize::from(!names.is_empty());
         all.extend(look_at(fs, &root, new, (cache, last), pass)?);
         names = all;
         if is_last {

@@ -1,10 +1,10 @@
 //! Marks: what has changed about a snapshot since it was taken, one small record each. A new mark is one line of [`KINDS`].
 
 use super::compression::{COMPRESSED, Compression};
-use super::digests;
 use super::index::Known;
 use super::manifest::{RecordError, unseal};
 use super::records::{EXPIRING, Mark, PINNED, Pinned, QUARANTINED};
+use super::{counters, digests};
 use serde::Deserialize;
 use std::path::Path;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ pub(super) const KINDS: &[MarkKind] = &[
     MarkKind {
         name: COMPRESSED,
         unread: Unread::Stays,
-        limit: SHORT,
+        limit: counters::LIMIT,
         read: |path, bytes| effect(path, bytes, |known, compression: Compression| known.compression = Some(Arc::new(compression))),
     },
     MarkKind { name: digests::MARK, unread: Unread::Reported, limit: digests::LIMIT, read: digests::effect },

@@ -157,13 +157,19 @@ impl Store {
 
     pub(super) fn change<T>(&self, id: &SnapshotId, change: impl FnOnce(&mut Known) -> T) -> T {
         let mut index = self.index_mut();
-        let standing = |index: &Index| index.get(id).map(|known| (known.present, known.summary.is_some(), known.state()));
+        let standing =
+            |index: &Index| index.get(id).map(|known| (known.present, known.summary.is_some(), known.state(), known.packed().is_some()));
         let before = standing(&index);
         let result = index.change(id, change);
         if before != standing(&index) {
-            self.changes.fetch_add(1, Ordering::Relaxed);
+            self.note_change();
         }
         result
+    }
+
+    /// A snapshot came, went, or is another kind of one now.
+    pub(super) fn note_change(&self) {
+        self.changes.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A number that differs if snapshots came, went or changed their state since: for who would look at all of them again.

@@ -107,6 +107,8 @@ impl Store {
                 known.present = true;
                 known.summary = Some(summary);
             });
+            drop(index);
+            self.note_change();
         }
         Ok(moved.map_err(|e| e.error)?)
     }

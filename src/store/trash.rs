@@ -221,6 +221,7 @@ impl Store {
         let moved = self.fs.move_durably(&entry.path, &self.layout.snapshot(id), &[&snapshots, &trash]);
         if moved.as_ref().map_or_else(|e| e.is_moved, |()| true) {
             load::Loader { fs: &self.fs, layout: &self.layout, events: &self.events, threads: 1 }.one(id, &mut self.index_mut());
+            self.note_change();
         }
         moved.map_err(|e| e.error.into())
     }

@@ -68,6 +68,10 @@ impl Worker {
                 let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
                 self.store.events.emit(Event::SnapshotHashed { snapshot: id.clone(), files, bytes, duration_ms });
             }
+            // Somebody took its files away and left it in the index: others are not to wait for it.
+            Ok(Late::Gone) if self.store.index().get(id).is_some_and(crate::store::Known::wants_digests) => {
+                self.later(id, "its manifest is not there");
+            }
             Ok(Late::Gone) => {}
             Ok(Late::Changed { why }) => self.spoilt(id, &why),
             Err(LateError::Data(DataError::Cancelled)) => return false,

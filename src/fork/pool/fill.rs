@@ -181,16 +181,14 @@ impl Forks {
         let fs = &self.store.fs;
         let all = self.pool.take_unwanted(plan, shelves);
         for Unwanted { snapshot, names, left } in &all {
+            let entries = || names.iter().map(|name| self.store.layout.pool_entry(snapshot, &name.to_string()));
             let move_away = |from: PathBuf, to: PathBuf| match fs.rename_new(&from, &to) {
                 Ok(()) => self.pool.leave(to),
                 Err(e) if e.is_not_found() => {}
-                Err(_) => self.pool.leave(from),
+                Err(_) => entries().filter(|entry| entry.starts_with(&from)).for_each(|entry| self.pool.leave(entry)),
             };
             let why = if left.is_some() {
-                for name in names {
-                    let from = self.store.layout.pool_entry(snapshot, &name.to_string());
-                    move_away(from, self.store.layout.pool_gone(&ForkId::generate()));
-                }
+                entries().for_each(|from| move_away(from, self.store.layout.pool_gone(&ForkId::generate())));
                 "made by another configuration, or more than there is room for"
             } else {
                 move_away(self.store.layout.pool_of(snapshot), self.store.layout.pool_drained(&ForkId::generate()));

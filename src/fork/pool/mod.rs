@@ -144,13 +144,19 @@ impl Pool {
 
     /// Reads what lies in the pool; what is not whole is to be unlinked. Nobody hands anything out meanwhile.
     pub(super) fn load(&self, store: &Store) -> Result<(), FsError> {
+        // What is being unlinked has the name of an entry, if it could not be renamed: nobody is to get a part of one.
+        let _clearing = self.clearing.lock().unwrap_or_else(PoisonError::into_inner);
         // Under the lock: an entry that gets its name meanwhile is listed, or put beside what was.
         let mut state = self.state();
         let listing = pool::list(&store.fs, &store.layout)?;
         let old: Vec<SnapshotId> = std::mem::take(&mut state.shelves).into_keys().collect();
         let own = state.making.as_ref().map(|making| making.path.clone());
-        state.leftovers = listing.leftovers.into_iter().filter(|path| Some(path) != own.as_ref()).collect();
+        let dropped = std::mem::take(&mut state.leftovers);
         state.shelves = listing.whole;
+        for (id, names) in &mut state.shelves {
+            names.retain(|name| !dropped.contains(&store.layout.pool_entry(id, &name.to_string())));
+        }
+        state.leftovers = listing.leftovers.into_iter().filter(|path| Some(path) != own.as_ref()).chain(dropped).collect();
         state.version += 1;
         for id in old.iter().chain(state.shelves.keys()) {
             store.note_pool(id, state.shelves.get(id).map_or(0, Vec::len));

@@ -120,6 +120,10 @@ impl Driver for AtRest {
     fn name(&self) -> &'static str {
         "import"
     }
+    fn holds_still(&self) -> bool {
+        false
+    }
+
     fn quiesce<'a>(&'a self, _instance: &'a InstanceId, _dir: &'a Path) -> Result<Quiesced<'a>, DriverError> {
         Ok(Quiesced::new(Instant::now(), || Ok(())))
     }
