@@ -19,6 +19,8 @@ mod frame;
 mod support;
 
 use frame::{Options, Round, What};
+use snapkeep::config::DigestTime;
+use snapkeep::snapshot::copy::Flow;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -60,7 +62,7 @@ fn world(round: &Round<'_>, scale: u64) -> (World, Open) {
 
 fn snapshot(round: &Round<'_>) -> f64 {
     let (_world, open) = world(round, 1);
-    millis(round.time(|| open.take("golden").unwrap()).1)
+    millis(round.time(|| open.take_with("golden", DigestTime::After, Flow::quiet()).unwrap()).1)
 }
 
 fn fork(round: &Round<'_>) -> f64 {
