@@ -54,14 +54,14 @@ fn pending(store: &Store, id: &SnapshotId) -> usize {
 }
 
 /// An instance with a disk and memory of more than one block.
-fn make_big(world: &World, name: &str) {
+pub(crate) fn make_big(world: &World, name: &str) {
     let dir = world.make_instance(name);
     write_sparse(&dir.join("overlay.raw"), 24 << 20, &[(0, b"boot"), (9 << 20, b"root"), ((24 << 20) - 4096, b"end")]);
     write_sparse(&dir.join("memory"), 5 << 20, &[(1 << 20, b"ram of "), (3 << 20, b"more")]);
 }
 
 /// Makes a snapshot's digests pending, as if its extents were shared: for file systems that share none. Nobody has the store.
-fn make_pending(world: &World, id: &SnapshotId) {
+pub(crate) fn make_pending(world: &World, id: &SnapshotId) {
     let path = world.store.join("snapshots").join(id.as_str()).join("manifest.json");
     let mut manifest = Manifest::unseal(&path, &fs::read(&path).unwrap()).unwrap();
     manifest.format = FORMAT_PENDING;
@@ -76,7 +76,7 @@ fn make_pending(world: &World, id: &SnapshotId) {
 }
 
 /// A world whose only snapshot has two digests pending.
-fn pending_world() -> (World, SnapshotId) {
+pub(crate) fn pending_world() -> (World, SnapshotId) {
     let world = World::new();
     make_big(&world, "a");
     let id = world.open().take("a").unwrap();

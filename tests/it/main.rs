@@ -41,6 +41,7 @@ mod refs_model;
 mod removal;
 mod repair;
 mod schedule;
+mod seams;
 mod selection;
 mod simulate;
 mod sizes;

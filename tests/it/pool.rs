@@ -29,14 +29,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-const READY_3: &str = "[worker]\nthreads = 1\n[driver]\nmemory_names = [\"memory\"]\n[[prefork]]\ninstances = [\"a\"]\nready = 3\n";
+pub(crate) const READY_3: &str =
+    "[worker]\nthreads = 1\n[driver]\nmemory_names = [\"memory\"]\n[[prefork]]\ninstances = [\"a\"]\nready = 3\n";
 
 /// A worker with a pool, and the short words of tests for it.
-struct Pooled {
-    world: World,
-    worker: Arc<Worker>,
-    open: Open,
-    id: SnapshotId,
+pub(crate) struct Pooled {
+    pub(crate) world: World,
+    pub(crate) worker: Arc<Worker>,
+    pub(crate) open: Open,
+    pub(crate) id: SnapshotId,
 }
 
 fn start(world: &World, config: &str, fs: Fs) -> Option<(Arc<Worker>, Open)> {
@@ -48,7 +49,7 @@ fn start(world: &World, config: &str, fs: Fs) -> Option<(Arc<Worker>, Open)> {
 
 impl Pooled {
     /// With a snapshot of `a`, and a full pool.
-    fn new(world: World, config: &str) -> Self {
+    pub(crate) fn new(world: World, config: &str) -> Self {
         if !world.vms.join("a").exists() {
             world.make_instance("a");
         }
@@ -71,7 +72,7 @@ impl Pooled {
     }
 
     /// The entries of the pool that have their names.
-    fn entries(&self) -> Vec<PathBuf> {
+    pub(crate) fn entries(&self) -> Vec<PathBuf> {
         entries(&self.world, &self.id)
     }
 
@@ -80,7 +81,7 @@ impl Pooled {
     }
 
     /// Forks that came out of the pool, of those that were made so far.
-    fn pooled(&self) -> Vec<bool> {
+    pub(crate) fn pooled(&self) -> Vec<bool> {
         self.world.events.events().iter().filter_map(|e| if let Event::ForkCreated { pool, .. } = e { Some(*pool) } else { None }).collect()
     }
 
@@ -94,7 +95,7 @@ impl Pooled {
     }
 }
 
-fn fill(open: &Open) {
+pub(crate) fn fill(open: &Open) {
     for _ in 0..1000 {
         match open.forks.tend_pool(&NEVER) {
             Turn::Done => {}
