@@ -164,7 +164,8 @@ impl Runner {
 impl Drop for Runner {
     fn drop(&mut self) {
         self.worker.stopping.store(true, Ordering::SeqCst);
-        self.worker.forks.wake();
+        // Who waited has their answer: what is still being built is somebody else's, and is made by whoever comes next.
+        self.worker.cancel();
         drop(self.thread.take().map(std::thread::JoinHandle::join));
         // A closed queue has been reported; the next start finds out what is done.
         drop(self.worker.forks.compact());
