@@ -86,6 +86,8 @@ fn world() -> (tempfile::TempDir, World) {
     let dir = tempfile::tempdir_in(MEMORY).unwrap();
     let world = World::at(dir.path());
     fixture::make(&world.vms.join("golden"), 1024).unwrap();
+    // Longer than a clock tick: what changed in the last one is flushed once more.
+    std::thread::sleep(Duration::from_millis(100));
     (dir, world)
 }
 
