@@ -3,6 +3,12 @@
 //! An event's `id` is a digest of its name and of the fields that make it this fact and no other, so that a fact
 //! which is reported again after a crash has the same id (events come at least once).
 
+mod catalogue;
+pub mod flood;
+pub mod metrics;
+
+pub use catalogue::{catalogue_json, catalogue_page, journal_catalogue, journal_field, message_id};
+
 use crate::clock::Clock;
 use crate::ids::{ForkId, InstanceId, PolicyName, SnapshotId};
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -42,14 +48,49 @@ pub struct Described {
     pub level: Level,
     /// When it is reported.
     pub when: &'static str,
-    /// Its fields, and what each means.
-    pub fields: &'static [(&'static str, &'static str)],
+    /// What to do about it; nothing, if empty.
+    pub act: &'static str,
+    /// Its fields.
+    pub fields: &'static [Field],
     /// The fields that its id is made of.
     pub identity: &'static [&'static str],
+    /// What makes two of them the same trouble, reported again; `None`: each is a fact of its own, and written down.
+    pub repeats: Option<Repeats>,
+}
+
+/// One field of an event.
+#[derive(Debug, Clone, Copy)]
+pub struct Field {
+    /// Its name.
+    pub name: &'static str,
+    /// Its type, as the code has it.
+    pub rust: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+/// When an event is one that was reported before, and no news: then the log counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Repeats {
+    /// The fields that are equal.
+    pub same: &'static [&'static str],
+    /// Fields in words that are alike: equal but for numbers and paths in them.
+    pub alike: &'static [&'static str],
+}
+
+/// The first of one or two: what an optional part of a macro says, else what stands behind it.
+macro_rules! first {
+    ($only:expr) => {
+        $only
+    };
+    ($first:expr; $otherwise:expr) => {
+        $first
+    };
 }
 
 macro_rules! events {
-    ($($variant:ident = $name:literal, $level:ident, $when:literal, id[$($id:ident),*] {
+    ($($variant:ident = $name:literal, $level:ident, $when:literal, $(act $act:literal,)? $(same[$($same:ident),*] alike[$($alike:ident),*],)?
+       id[$($id:ident),*] {
         $($field:ident : $ty:ty = $doc:literal,)*
     })*) => {
         /// A fact. The fields of each variant are described in [`CATALOGUE`].
@@ -62,12 +103,28 @@ macro_rules! events {
         /// All events in the order of the source: what `docs/events.md` is generated from.
         pub const CATALOGUE: &[Described] = &[
             $(Described {
-                name: $name, level: Level::$level, when: $when,
-                fields: &[$((stringify!($field), $doc)),*], identity: &[$(stringify!($id)),*],
+                name: $name,
+                level: Level::$level,
+                when: $when,
+                act: first!($($act;)? ""),
+                fields: &[$(Field { name: stringify!($field), rust: stringify!($ty), meaning: $doc }),*],
+                identity: &[$(stringify!($id)),*],
+                repeats: first!($(Some(Repeats { same: &[$(stringify!($same)),*], alike: &[$(stringify!($alike)),*] });)? None),
             }),*
         ];
 
+        /// Where in the catalogue each is.
+        enum Place {
+            $($variant,)*
+        }
+
         impl Event {
+            /// Its place in the catalogue.
+            #[must_use]
+            pub fn place(&self) -> usize {
+                match self { $(Self::$variant { .. } => Place::$variant as usize,)* }
+            }
+
             /// Its stable name.
             #[must_use]
             pub fn name(&self) -> &'static str {
@@ -80,8 +137,11 @@ macro_rules! events {
                 match self { $(Self::$variant { .. } => Level::$level,)* }
             }
 
-            fn identity(&self) -> &'static [&'static str] {
-                match self { $(Self::$variant { .. } => &[$(stringify!($id)),*],)* }
+            /// Its line of the catalogue.
+            #[must_use]
+            #[expect(clippy::indexing_slicing, reason = "catalogue and places are made of the same list")]
+            pub fn described(&self) -> &'static Described {
+                &CATALOGUE[self.place()]
             }
         }
     };
@@ -95,11 +155,12 @@ events! {
         policy: Option<PolicyName> = "the policy that took it; null if by hand",
         slot: Option<DateTime<Utc>> = "the slot it was due in; null if by hand",
         kind: String = "stopped or standby",
-        size_bytes: u64 = "sum of the files' lengths",
+        size_bytes: u64 = "sum of the files' lengths, bytes",
+        late_ms: Option<u64> = "how much later than it was due (slot and jitter) its slot was begun, milliseconds; null if by hand, or after a restart",
         frozen_ms: u64 = "how long the instance was held at rest, milliseconds",
         duration_ms: u64 = "from begin to published, milliseconds",
     }
-    SnapshotFailed = "snapshot.failed", Error, "An attempt to take a snapshot failed; nothing was published.", id[policy, instance, slot, attempt, at] {
+    SnapshotFailed = "snapshot.failed", Error, "An attempt to take a snapshot failed; nothing was published.", act "See `error`. It is tried again at `retry_at`, else in the next slot; `snapkeep status` shows how often it failed in a row.", same[policy, instance] alike[error], id[policy, instance, slot, attempt, at] {
         instance: InstanceId = "what was to be snapshotted",
         policy: Option<PolicyName> = "the policy; null if by hand",
         slot: Option<DateTime<Utc>> = "the slot; null if by hand",
@@ -115,12 +176,12 @@ events! {
         slot: DateTime<Utc> = "the slot",
         why: String = "why",
     }
-    InstanceStuck = "instance.stuck", Error, "The thaw after a snapshot failed: the instance may still be at rest.", id[instance, at] {
+    InstanceStuck = "instance.stuck", Error, "The thaw after a snapshot failed: the instance may still be at rest.", act "Let the instance go on by hand (what `[driver] thaw` does), then find out why its command failed.", same[instance] alike[error], id[instance, at] {
         instance: InstanceId = "the instance",
         error: String = "what went wrong",
         at: DateTime<Utc> = "when",
     }
-    SlotMissed = "slot.missed", Warn, "Slots went by: nobody looked, or others had their turn. At most the newest of them is caught up.", id[policy, instance, last] {
+    SlotMissed = "slot.missed", Warn, "Slots went by: nobody looked, or others had their turn. At most the newest of them is caught up.", act "Nothing if the host or the worker was down. Else see `worker.suspended`, or give `[worker] max_running` more.", id[policy, instance, last] {
         instance: InstanceId = "the instance",
         policy: PolicyName = "the policy",
         first: DateTime<Utc> = "the first of them",
@@ -142,6 +203,7 @@ events! {
         pool: bool = "whether it was handed out of the ready pool",
         fell_back: Option<String> = "why memory was not made the first way, if it was not",
         waited_ms: u64 = "from accepted to done, milliseconds",
+        queued_ms: u64 = "of that, from accepted to begun, milliseconds",
     }
     PoolFilled = "pool.filled", Info, "As many forks as are wanted of a snapshot lie ready, or as many as there is room for.", id[snapshot, at] {
         snapshot: SnapshotId = "what they are forks of",
@@ -155,16 +217,16 @@ events! {
         why: String = "why, in words",
         at: DateTime<Utc> = "when",
     }
-    PoolDamaged = "pool.damaged", Warn, "A fork made ahead of need was not as it was made: it was dropped, and another one taken or made.", id[snapshot, entry] {
+    PoolDamaged = "pool.damaged", Warn, "A fork made ahead of need was not as it was made: it was dropped, and another one taken or made.", act "Nothing; if it comes again, find out who writes into the instances root's `.snapkeep/pool`.", same[snapshot] alike[why], id[snapshot, entry] {
         snapshot: SnapshotId = "what it was a fork of",
         entry: String = "its name in the pool",
         why: String = "what about it",
     }
-    PoolFailed = "pool.failed", Warn, "No fork can be made ahead of need for now; reported once for each reason, and tried again.", id[snapshot, error] {
+    PoolFailed = "pool.failed", Warn, "No fork can be made ahead of need for now; reported once for each reason, and tried again.", act "See `error`; forks are made when they are asked for, only slower.", same[snapshot] alike[error], id[snapshot, error] {
         snapshot: SnapshotId = "what it was to be a fork of",
         error: String = "why, in words",
     }
-    ForkFailed = "fork.failed", Error, "An attempt to make a fork failed; nothing is visible of it.", id[fork, attempt] {
+    ForkFailed = "fork.failed", Error, "An attempt to make a fork failed; nothing is visible of it.", act "See `error`; with `retry_at` it is tried again, else ask for it again when the cause is gone.", same[snapshot] alike[error], id[fork, attempt] {
         fork: ForkId = "the fork",
         name: String = "the instance it was to be",
         snapshot: SnapshotId = "what it was to be a fork of",
@@ -186,22 +248,22 @@ events! {
         fork: ForkId = "the fork",
         to: String = "its new name",
     }
-    ForkAdopted = "fork.adopted", Warn, "A fork without a ref was found; it has one again.", id[fork] {
+    ForkAdopted = "fork.adopted", Warn, "A fork without a ref was found; it has one again.", act "Find out who removed the ref from the store's `refs` directory: only snapkeep may.", id[fork] {
         fork: ForkId = "the fork",
         name: String = "the instance",
         snapshot: SnapshotId = "what it is a fork of",
     }
-    SnapshotQuarantined = "snapshot.quarantined", Error, "A snapshot failed a check: it is listed, but not forked and not removed by age.", id[snapshot, why] {
+    SnapshotQuarantined = "snapshot.quarantined", Error, "A snapshot failed a check: it is listed, but not forked and not removed by age.", act "Run `snapkeep verify`; compare with a copy from elsewhere. If the file is right after all, `snapkeep verify --repair` says so; else `snapkeep rm` it. See the runbook.", same[snapshot] alike[why], id[snapshot, why] {
         snapshot: String = "the snapshot (its directory's name)",
         why: String = "what is wrong",
     }
     SnapshotHashed = "snapshot.hashed", Info, "The digests of a snapshot that was published without them are there: from now on damage to it is found.", id[snapshot] {
         snapshot: SnapshotId = "the snapshot",
         files: u64 = "files that lacked theirs",
-        bytes: u64 = "bytes of data read",
+        bytes: u64 = "data read, bytes",
         duration_ms: u64 = "how long it took, milliseconds",
     }
-    SnapshotHashFailed = "snapshot.hash_failed", Warn, "The digests of a snapshot could not be made or written down; the snapshot is whole, and it is tried again.", id[snapshot, at] {
+    SnapshotHashFailed = "snapshot.hash_failed", Warn, "The digests of a snapshot could not be made or written down; the snapshot is whole, and it is tried again.", act "See `error`; if it is EIO, the disk is failing.", same[snapshot] alike[error], id[snapshot, at] {
         snapshot: SnapshotId = "the snapshot",
         error: String = "why, in words",
         at: DateTime<Utc> = "when",
@@ -215,7 +277,7 @@ events! {
         created_at: DateTime<Utc> = "the time that it is of",
         from: String = "the directory",
         way: String = "reflinked, copied or moved",
-        size_bytes: u64 = "sum of the files' lengths",
+        size_bytes: u64 = "sum of the files' lengths, bytes",
     }
     SnapshotRestored = "snapshot.restored", Info, "An instance was put back to a snapshot; what was there is in the trash.", id[snapshot, instance, at] {
         snapshot: SnapshotId = "the snapshot",
@@ -228,13 +290,13 @@ events! {
         instance: InstanceId = "what it is a snapshot of",
         policy: Option<PolicyName> = "the policy that wants it",
         method: String = "zstd or lz4",
-        uncompressed_size_bytes: u64 = "sum of the memory files' lengths",
-        allocated_bytes: u64 = "what they took",
-        compressed_size_bytes: u64 = "what the packed files take",
+        uncompressed_size_bytes: u64 = "sum of the memory files' lengths, bytes",
+        allocated_bytes: u64 = "what they took, bytes",
+        compressed_size_bytes: u64 = "what the packed files take, bytes",
         duration_ms: u64 = "how long it took, milliseconds",
         at: DateTime<Utc> = "when",
     }
-    SnapshotCompressFailed = "snapshot.compress_failed", Warn, "A snapshot could not be compressed; it is as it was. Tried again later, and reported again when the reason is another.", id[snapshot, error] {
+    SnapshotCompressFailed = "snapshot.compress_failed", Warn, "A snapshot could not be compressed; it is as it was. Tried again later, and reported again when the reason is another.", act "See `error`; the snapshot is whole and stays uncompressed.", same[snapshot] alike[error], id[snapshot, error] {
         snapshot: SnapshotId = "the snapshot",
         instance: InstanceId = "what it is a snapshot of",
         error: String = "why, in words",
@@ -242,7 +304,7 @@ events! {
     }
     SnapshotDecompressed = "snapshot.decompressed", Info, "The memory of a compressed snapshot was unpacked into the cache, for its next forks.", id[snapshot, at] {
         snapshot: SnapshotId = "the snapshot",
-        bytes: u64 = "sum of the memory files' lengths",
+        bytes: u64 = "sum of the memory files' lengths, bytes",
         duration_ms: u64 = "how long it took, milliseconds",
         at: DateTime<Utc> = "when",
     }
@@ -266,7 +328,7 @@ events! {
         policy: Option<PolicyName> = "its policy",
         forks: Vec<String> = "the forks that need it",
     }
-    ForkPinnedLong = "fork.pinned_long", Warn, "Forks have kept a snapshot past its expiry for longer than `warn_pinned_after`; once a day.", id[snapshot, at] {
+    ForkPinnedLong = "fork.pinned_long", Warn, "Forks have kept a snapshot past its expiry for longer than `warn_pinned_after`; once a day.", act "Remove the forks that are no longer needed (`snapkeep unfork`), or keep the snapshot on purpose (`snapkeep hold`).", id[snapshot, at] {
         snapshot: SnapshotId = "the snapshot",
         instance: InstanceId = "what it is a snapshot of",
         forks: Vec<String> = "the forks that need it",
@@ -285,23 +347,23 @@ events! {
         removed_at: DateTime<Utc> = "when it was removed or replaced",
         at: DateTime<Utc> = "when it was brought back",
     }
-    TrashEvicted = "trash.evicted", Warn, "The trash held more than `[trash] max_bytes`, or the file system is fuller than `[space] prune_above`: an entry goes before its grace is over.", id[what] {
+    TrashEvicted = "trash.evicted", Warn, "The trash held more than `[trash] max_bytes`, or the file system is fuller than `[space] prune_above`: an entry goes before its grace is over.", act "Give `[trash] max_bytes`, or the file system, more room if removals are to be undone for longer.", id[what] {
         what: String = "the entry",
         bytes: u64 = "what that frees, bytes",
         max_bytes: u64 = "how much the trash may hold now, bytes",
         at: DateTime<Utc> = "when",
     }
-    PruneCapped = "prune.capped", Warn, "Retention wants more to go than `[prune]` allows in one run: the oldest went. Look at `snapkeep plan`; if it is meant, `snapkeep prune --plan HASH` does it all, else the next runs go on.", id[hash, at] {
+    PruneCapped = "prune.capped", Warn, "Retention wants more to go than `[prune]` allows in one run: the oldest went. Look at `snapkeep plan`; if it is meant, `snapkeep prune --plan HASH` does it all, else the next runs go on.", act "Look at `snapkeep plan`; if it is meant, `snapkeep prune --plan HASH` does it all, else the next runs go on.", id[hash, at] {
         hash: String = "the plan's hash",
         by: String = "what bounds it: max_removals or max_fraction",
         wanted: u64 = "snapshots that the plan wants to go",
         allowed: u64 = "snapshots that went or were tried",
         at: DateTime<Utc> = "the plan's time",
     }
-    SpaceShort = "space.short", Error, "The file system is fuller than `[space] prune_above`, and nothing is left that may go for it: the rest is held, referenced, the least that is kept, or not a policy's. Give it room, or lower what is kept.", id[at] {
-        used: u64 = "bytes that are used",
-        size: u64 = "bytes in all",
-        until: u64 = "bytes that may be used, by `until`",
+    SpaceShort = "space.short", Error, "The file system is fuller than `[space] prune_above`, and nothing is left that may go for it: the rest is held, referenced, the least that is kept, or not a policy's. Give it room, or lower what is kept.", act "Give the file system room, or keep less; `snapkeep plan` says what keeps each snapshot.", id[at] {
+        used: u64 = "what is used, bytes",
+        size: u64 = "how large it is, bytes",
+        until: u64 = "what may be used, by `until`, bytes",
         at: DateTime<Utc> = "when",
     }
     PruneBlocked = "prune.blocked", Info, "A snapshot would go but must stay.", id[snapshot, why] {
@@ -309,11 +371,20 @@ events! {
         why: Vec<String> = "live_forks, queued, pinned, held, unreadable, linked, unmounted or clock",
         forks: Vec<String> = "the forks that need it",
     }
-    PruneFailed = "prune.failed", Error, "Removing a snapshot failed; the others went on.", id[snapshot, error] {
+    PruneFailed = "prune.failed", Error, "Removing a snapshot failed; the others went on.", act "See `error`; it is tried again at the next run. A read-only or failing file system wants repair.", same[snapshot] alike[error], id[snapshot, error] {
         snapshot: String = "the snapshot",
         error: String = "why, in words",
     }
-    ScrubFound = "scrub.found", Error, "The background check found something; `snapkeep verify` tells more.", id[name, path, what] {
+    PruneFinished = "prune.finished", Info, "A run of retention in which snapshots went, or should have.", id[hash, at] {
+        hash: String = "the plan's hash",
+        removed: u64 = "snapshots that went",
+        failed: u64 = "snapshots that should have gone, and could not be removed",
+        blocked: u64 = "snapshots that would go but must stay",
+        left: u64 = "snapshots left for the next run by `[prune] max_removals` or `max_fraction`",
+        duration_ms: u64 = "how long it took, milliseconds",
+        at: DateTime<Utc> = "when it was over",
+    }
+    ScrubFound = "scrub.found", Error, "The background check found something; `snapkeep verify` tells more.", act "Run `snapkeep verify`, which says what each finding means and what `--repair` would do.", same[name, path] alike[what], id[name, path, what] {
         name: String = "the finding's name",
         severity: String = "error, warn or info",
         path: String = "what it is about",
@@ -321,7 +392,7 @@ events! {
     }
     ScrubFinished = "scrub.finished", Info, "The background check has been through every snapshot.", id[at] {
         snapshots: u64 = "snapshots whose digests were compared",
-        bytes: u64 = "bytes read",
+        bytes: u64 = "data read, bytes",
         findings: u64 = "what was found",
         at: DateTime<Utc> = "when",
     }
@@ -332,35 +403,35 @@ events! {
         warnings: Vec<String> = "what is odd in it",
         at: DateTime<Utc> = "when it came into force",
     }
-    ConfigRejected = "config.rejected", Error, "A reload was refused; the old configuration goes on.", id[file, at] {
+    ConfigRejected = "config.rejected", Error, "A reload was refused; the old configuration goes on.", act "Mend what `problems` names (`snapkeep check` says the same) and reload again.", same[file] alike[problems], id[file, at] {
         file: String = "the file",
         problems: Vec<String> = "every problem in it",
         at: DateTime<Utc> = "when it was refused",
     }
-    ScheduleFailing = "schedule.failing", Error, "A policy's snapshots of an instance fail again and again.", id[policy, instance, failures] {
+    ScheduleFailing = "schedule.failing", Error, "A policy's snapshots of an instance fail again and again.", act "See `error`; `snapkeep snapshot INSTANCE` tries it at once.", same[policy, instance] alike[error], id[policy, instance, failures] {
         policy: PolicyName = "the policy",
         instance: InstanceId = "the instance",
         failures: u32 = "failures in a row",
         last_success: Option<DateTime<Utc>> = "the last slot that succeeded",
         error: String = "the last error",
     }
-    StoreRecovered = "store.recovered", Warn, "The start found unfinished work and brought it to an end.", id[at] {
+    StoreRecovered = "store.recovered", Warn, "The start found unfinished work and brought it to an end.", act "Nothing; find out why the last worker did not end in order.", id[at] {
         staging: u64 = "half-made snapshots and forks removed",
         finished: u64 = "forks that were being published and are done now",
         dropped_refs: u64 = "refs that nobody was told of, dropped",
-        torn_bytes: u64 = "bytes of a torn last journal record, cut",
+        torn_bytes: u64 = "what was cut of a torn last journal record, bytes",
         at: DateTime<Utc> = "when",
     }
-    RecordUnreadable = "record.unreadable", Error, "A record cannot be read: what it may point at stays, everything else goes on.", id[path, why] {
+    RecordUnreadable = "record.unreadable", Error, "A record cannot be read: what it may point at stays, everything else goes on.", act "Run `snapkeep verify`; put the record back from a backup, or let `snapkeep verify --repair` do what it can.", same[path] alike[why], id[path, why] {
         path: String = "the record",
         why: String = "what is wrong with it",
         blocks: Vec<String> = "snapshots that must stay because of it",
     }
-    QueueDamaged = "queue.damaged", Error, "The fork journal is damaged: no fork is accepted and no ref dropped until it is mended.", id[path] {
+    QueueDamaged = "queue.damaged", Error, "The fork journal is damaged: no fork is accepted and no ref dropped until it is mended.", act "Stop the worker, keep the journal's copy, and follow the runbook: forks that exist are safe.", same[path] alike[why], id[path] {
         path: String = "the journal, kept as it is",
         why: String = "what is wrong with it",
     }
-    RootLost = "root.lost", Error, "The instances root is not the one this store belongs to (unmounted?): no ref is dropped, nothing is removed.", id[at] {
+    RootLost = "root.lost", Error, "The instances root is not the one this store belongs to (unmounted?): no ref is dropped, nothing is removed.", act "Mount the instances root; the worker finds it by itself.", same[path] alike[why], id[at] {
         path: String = "the instances root",
         why: String = "what is there instead",
         at: DateTime<Utc> = "when it was noticed",
@@ -376,19 +447,57 @@ events! {
         startup_ms: u64 = "from open to ready, milliseconds",
         at: DateTime<Utc> = "when",
     }
-    ClockStepped = "clock.stepped", Warn, "The wall clock was set: it moved by more than the time that passed. Slots go on by the new time; none is taken twice.", id[at] {
+    ClockStepped = "clock.stepped", Warn, "The wall clock was set: it moved by more than the time that passed. Slots go on by the new time; none is taken twice.", act "Nothing if it was set on purpose; else look at the time synchronisation (`timedatectl`).", id[at] {
         from: DateTime<Utc> = "what it showed at the last look: a second or two before, or when the last worker looked",
         by_ms: i64 = "how far it moved beyond the time that passed, milliseconds; negative if back",
         at: DateTime<Utc> = "what it shows now",
     }
-    WorkerSuspended = "worker.suspended", Warn, "The worker did not look at its schedules for longer than a minute: the machine was suspended, or the process stopped.", id[at] {
+    ClockDistrusted = "clock.distrusted", Info, "The wall clock is not believed: nothing is removed by age. So it is for ten minutes after each boot, and after each step of the clock.", act "Nothing for ten minutes. If it lasts: `snapkeep status` says why. Have the clock synchronised (`timedatectl`); a gap of more than 30 days wants `snapkeep clock accept`; hosts without NTP want `[clock] wait_for_sync = false`.", same[] alike[why], id[at] {
+        why: String = "why not",
+        until: Option<DateTime<Utc>> = "when it will be by itself, at the soonest; null: somebody has to say so",
+        at: DateTime<Utc> = "when",
+    }
+    ClockTrusted = "clock.trusted", Info, "The wall clock is believed again.", same[] alike[], id[at] {
+        at: DateTime<Utc> = "when",
+    }
+    MetricsFailed = "metrics.failed", Warn, "The file of `[metrics] textfile` could not be written: what is there is old.", act "Make its directory, and let the worker's user write there; or leave `textfile` away.", same[path] alike[error], id[path, at] {
+        path: String = "the file",
+        error: String = "why, in words",
+        at: DateTime<Utc> = "when",
+    }
+    WorkerSuspended = "worker.suspended", Warn, "The worker did not look at its schedules for longer than a minute: the machine was suspended, or the process stopped.", act "Nothing if the host was suspended; else find out what stopped the process (memory pressure, SIGSTOP, a stalled disk).", id[at] {
         for_ms: u64 = "for how long, by the boot clock, milliseconds",
         at: DateTime<Utc> = "when it looked again",
     }
     WorkerHeartbeat = "worker.heartbeat", Info, "The worker's loop goes round (once a minute).", id[at] {
         pending: u64 = "fork requests that wait or run",
+        oldest_ms: u64 = "how long the oldest of them has waited, milliseconds; 0 if there is none",
         failing: u64 = "policy-instance pairs whose last attempt failed",
+        failures: u64 = "most failed attempts in a row of any pair",
+        overdue: u64 = "pairs that have gone by two slots, and more, without a snapshot",
+        snapshots: u64 = "snapshots in the store",
+        forks: u64 = "refs in the store: forks that live or wait",
+        quarantined: u64 = "snapshots that failed a check",
+        blocked: u64 = "snapshots that retention wanted to go when it last looked, and that must stay",
+        stuck: u64 = "those of them that nothing but a person can free: unreadable, linked, unmounted, or the clock is not believed",
+        pinned_bytes: u64 = "what forks alone keep from coming free, as it was last measured, bytes",
+        free_bytes: u64 = "what is free on the store's file system, bytes",
+        size_bytes: u64 = "how large that is, bytes",
+        queue_open: bool = "whether forks are accepted: false if the journal is damaged or cannot be written",
+        root_proven: bool = "whether the instances root is the one that this store belongs to",
+        clock_trusted: bool = "whether the wall clock is believed: else nothing is removed by age",
+        config_rejected: bool = "whether the last reload was refused",
+        next_at: DateTime<Utc> = "when the next one is due: a worker that is silent for much longer does not work",
         at: DateTime<Utc> = "when",
+    }
+    LogRepeated = "log.repeated", Info, "Troubles that had been written down before came again and were counted, not written: the log does not flood.", id[of, at] {
+        of: String = "the name of the event that came again",
+        of_level: String = "its level",
+        times: u64 = "how many of them were not written",
+        kinds: u64 = "of how many different troubles",
+        like: String = "what one of these troubles is about",
+        since: DateTime<Utc> = "when the first of them came",
+        at: DateTime<Utc> = "when this was written",
     }
     WorkerStopped = "worker.stopped", Info, "The worker ended in order.", id[at] {
         why: String = "the signal, or the error",
@@ -412,7 +521,7 @@ impl Record {
         let fields = serde_json::to_value(&self.event).unwrap_or_default();
         let mut hasher = blake3::Hasher::new();
         hasher.update(self.event.name().as_bytes());
-        for name in self.event.identity() {
+        for name in self.event.described().identity {
             hasher.update(b"\0");
             hasher.update(fields.get(name).map(ToString::to_string).unwrap_or_default().as_bytes());
         }
@@ -463,6 +572,9 @@ fn plain(value: &serde_json::Value) -> String {
 pub trait Sink: Send + Sync {
     /// Takes one event; must not fail and must not block for long.
     fn write(&self, record: &Record);
+
+    /// Writes what it holds back, if anything: for the end.
+    fn flush(&self) {}
 }
 
 /// Hands events to `tracing`, target `snapkeep::event`, with the JSON line and the text as fields; the subscriber prints one.
@@ -503,6 +615,7 @@ impl Sink for Collected {
 pub struct Events {
     clock: Arc<dyn Clock>,
     sink: Arc<dyn Sink>,
+    metrics: Option<Arc<metrics::Metrics>>,
 }
 
 impl std::fmt::Debug for Events {
@@ -515,35 +628,37 @@ impl Events {
     /// Events with this clock's time, into this sink.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, sink: Arc<dyn Sink>) -> Self {
-        Self { clock, sink }
+        Self { clock, sink, metrics: None }
+    }
+
+    /// The same, with metrics that are fed by what is reported from here on.
+    #[must_use]
+    pub fn with_metrics(self) -> Self {
+        Self { metrics: Some(Arc::default()), ..self }
+    }
+
+    /// The metrics, if they are kept.
+    #[must_use]
+    pub fn metrics(&self) -> Option<&metrics::Metrics> {
+        self.metrics.as_deref()
     }
 
     /// Reports one fact.
     pub fn emit(&self, event: Event) {
-        self.sink.write(&Record { ts: self.clock.now(), event });
-    }
-}
-
-/// The catalogue as a page of Markdown.
-#[must_use]
-pub fn catalogue_page() -> String {
-    let mut page = String::from(
-        "# Events\n\nOne line of JSON per fact: `ts`, `level`, `event`, `id`, and the fields below. Names are stable. \
-         Events come at least once; one that is reported again has the same `id`, which is made of the fields marked *.\n\
-         This page is generated from `src/event.rs` (`UPDATE_DOCS=1 cargo test --lib event`); a test holds the two together.\n",
-    );
-    for event in CATALOGUE {
-        page.push_str(&format!("\n## `{}` ({})\n\n{}\n\n| field | meaning |\n|---|---|\n", event.name, event.level.as_str(), event.when));
-        for (field, meaning) in event.fields {
-            let star = if event.identity.contains(field) { " *" } else { "" };
-            page.push_str(&format!("| `{field}`{star} | {meaning} |\n"));
+        let record = Record { ts: self.clock.now(), event };
+        if let Some(metrics) = &self.metrics {
+            metrics.observe(&record.event, record.ts);
         }
+        self.sink.write(&record);
     }
-    page
+
+    /// Has what was only counted written down: for the end of a process.
+    pub fn flush(&self) {
+        self.sink.flush();
+    }
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "tests read and write the checkout")]
 mod tests {
     use super::*;
     use crate::clock::ManualClock;
@@ -551,15 +666,6 @@ mod tests {
 
     fn noon() -> DateTime<Utc> {
         Utc.with_ymd_and_hms(2026, 11, 24, 12, 0, 0).unwrap()
-    }
-
-    #[test]
-    fn the_catalogue_page_is_the_code() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/events.md");
-        if std::env::var_os("UPDATE_DOCS").is_some() {
-            std::fs::write(path, catalogue_page()).unwrap();
-        }
-        assert_eq!(std::fs::read_to_string(path).unwrap(), catalogue_page(), "run UPDATE_DOCS=1 cargo test --lib event");
     }
 
     #[test]

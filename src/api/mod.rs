@@ -2,6 +2,7 @@
 //! [`Backend`](crate::worker::backend::Backend)'s.
 
 mod client;
+mod metrics;
 mod reply;
 mod router;
 mod server;

@@ -34,6 +34,7 @@ struct UndeleteBody {
 pub fn router(backend: Arc<dyn Backend>) -> Router {
     Router::new()
         .route("/healthz", get(async || reply(StatusCode::OK, &Answer::Ok(serde_json::json!({"status": "ok"})))))
+        .route("/metrics", get(super::metrics::metrics))
         .route("/v1/snapshots", get(snapshots).post(take))
         .route("/v1/snapshots/{id}", get(snapshot).delete(remove))
         .route("/v1/snapshots/{id}/forks", get(forks_of).post(fork))

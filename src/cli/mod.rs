@@ -25,6 +25,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ConfigError, load, schema};
 use crate::daemon;
 use crate::daemon::log::{self, Form, To};
+use crate::event::flood::Calm;
 use crate::event::{Events, TracingSink};
 use crate::store::StoreError;
 use crate::store::fs::Fs;
@@ -57,7 +58,7 @@ pub fn main() -> ExitCode {
 /// Kernel, clock and log of the process.
 fn surroundings() -> Surroundings {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    Surroundings { fs: Fs::real(), events: Events::new(Arc::clone(&clock), Arc::new(TracingSink)), clock }
+    Surroundings { fs: Fs::real(), events: Events::new(Arc::clone(&clock), Arc::new(Calm::new(TracingSink, Arc::clone(&clock)))), clock }
 }
 
 fn act(cli: Cli, out: Out) -> Answer<u8> {
@@ -76,11 +77,13 @@ fn act(cli: Cli, out: Out) -> Answer<u8> {
         Verb::Init => init::init(config(&cli.config)?, &around, out),
         Verb::Run => {
             let config = config(&cli.config)?;
+            let around = around.with_metrics();
             log::init(form(cli.json, out::is_terminal()), To::Stdout);
             daemon::run(config, &around).map(|()| 0)
         }
         Verb::Once { leave_digests } => {
             let config = config(&cli.config)?;
+            let around = around.with_metrics();
             log::init(form(cli.json, out::is_terminal()), To::Stdout);
             let worker = open(config, &around, Duration::ZERO)?;
             worker.announce();
@@ -88,6 +91,8 @@ fn act(cli: Cli, out: Out) -> Answer<u8> {
             if !leave_digests {
                 worker.hash_all();
             }
+            worker.beat_heart(worker.config().metrics.once_every);
+            around.events.flush();
             Ok(u8::from(failed > 0))
         }
         Verb::Plan(args) => plan::plan(&cli.config, args, &around, out),

@@ -92,6 +92,7 @@ pub fn parse(mut files: Vec<(PathBuf, String)>) -> Result<Config, ConfigError> {
         fill: main.fill,
         cache: main.cache,
         scrub: main.scrub,
+        metrics: main.metrics,
         wait_for_sync: main.wait_for_sync,
         policies,
         warnings,

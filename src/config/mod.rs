@@ -79,6 +79,8 @@ pub struct Config {
     pub scrub: Option<ScrubConfig>,
     /// Whether ages wait for a synchronised clock after a boot.
     pub wait_for_sync: bool,
+    /// Metrics in a file.
+    pub metrics: MetricsConfig,
     /// The policies, in the order of the files; names are unique.
     pub policies: Vec<Policy>,
     /// What is odd but not wrong.
@@ -131,6 +133,15 @@ pub struct TrashConfig {
     pub unlink_rate: u32,
     /// Bytes that come free per second at most; none: no bound.
     pub unlink_bytes: Option<u64>,
+}
+
+/// `[metrics]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetricsConfig {
+    /// The file for node_exporter's textfile collector, if there is to be one.
+    pub textfile: Option<PathBuf>,
+    /// How often `once` is run.
+    pub once_every: std::time::Duration,
 }
 
 /// `[cache]`.

@@ -141,6 +141,8 @@ pub(super) struct RawConfig {
     pub(super) cache: Option<RawCache>,
     /// Checking digests in the background.
     pub(super) scrub: Option<RawScrub>,
+    /// Metrics in a file.
+    pub(super) metrics: Option<RawMetrics>,
     /// When the wall clock is believed.
     pub(super) clock: Option<RawClock>,
     /// Policies: which instances, when, and what to keep.
@@ -314,6 +316,18 @@ pub(super) struct RawScrub {
     /// Bytes read per second.
     #[schemars(with = "Option<Bytes>", extend("default" = "32MiB"))]
     pub(super) rate: Option<Text>,
+}
+
+/// `[metrics]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawMetrics {
+    /// A file such as `/var/lib/prometheus/node-exporter/snapkeep.prom`, for the textfile collector of node_exporter: written once a minute by `run`, and at the end by `once`. Not given: none.
+    #[schemars(with = "Option<AbsolutePath>")]
+    pub(super) textfile: Option<Text>,
+    /// How often `once` is run, if it is: the next heartbeat is due by then.
+    #[schemars(with = "Option<Period>", extend("default" = "15m"))]
+    pub(super) once_every: Option<Text>,
 }
 
 /// `[clock]`

@@ -2,10 +2,13 @@
 
 use super::cron;
 use super::problem::Report;
-use super::raw::{RawCache, RawConfig, RawDriver, RawFork, RawPrune, RawScrub, RawSnapshot, RawSpace, RawStore, RawTrash, Text};
+use super::raw::{
+    RawCache, RawConfig, RawDriver, RawFork, RawMetrics, RawPrune, RawScrub, RawSnapshot, RawSpace, RawStore, RawTrash, Text,
+};
 use super::units::{parse_duration, parse_share, parse_size, show_duration};
 use super::{
-    CacheConfig, DigestTime, DriverConfig, Fill, ForkConfig, MemoryMethod, PoolConfig, Reserve, ScrubConfig, Skip, SourcePaths, TrashConfig,
+    CacheConfig, DigestTime, DriverConfig, Fill, ForkConfig, MemoryMethod, MetricsConfig, PoolConfig, Reserve, ScrubConfig, Skip,
+    SourcePaths, TrashConfig,
 };
 use crate::policy::Rhythm;
 use crate::policy::cap::Caps;
@@ -37,6 +40,7 @@ pub(super) struct Main {
     pub(super) fill: Option<Fill>,
     pub(super) cache: CacheConfig,
     pub(super) scrub: Option<ScrubConfig>,
+    pub(super) metrics: MetricsConfig,
     pub(super) wait_for_sync: bool,
 }
 
@@ -69,7 +73,17 @@ pub(super) fn main(raw: &RawConfig, report: &mut Report<'_>) -> Main {
         fill,
         cache: cache(raw.cache.as_ref(), report),
         scrub: scrub(raw.scrub.as_ref(), report),
+        metrics: metrics(raw.metrics.as_ref(), report),
         wait_for_sync: raw.clock.as_ref().and_then(|clock| clock.wait_for_sync).unwrap_or(true),
+    }
+}
+
+fn metrics(raw: Option<&RawMetrics>, report: &mut Report<'_>) -> MetricsConfig {
+    let textfile = raw.and_then(|metrics| metrics.textfile.as_ref());
+    let once_every = raw.and_then(|metrics| metrics.once_every.as_ref());
+    MetricsConfig {
+        textfile: textfile.and_then(|text| absolute("metrics.textfile", text, report)),
+        once_every: period("metrics.once_every", once_every, report).unwrap_or(Duration::from_secs(15 * 60)),
     }
 }
 

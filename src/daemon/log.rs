@@ -1,8 +1,10 @@
-//! Where log lines go: each event as one line of JSON, or of text on a terminal.
+//! Where log lines go: each event as one line of JSON, or of text on a terminal, or as an entry of the journal.
 
+use super::journal::Journal;
 use std::fmt;
 use std::io::Write as _;
 use tracing::field::{Field, Visit};
+use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, filter};
@@ -28,11 +30,14 @@ pub enum To {
 }
 
 /// Sets the process's log up, once; a second call changes nothing. `SNAPKEEP_LOG` (for example `debug`) adds free-form
-/// lines on standard error for developers.
+/// lines on standard error for developers, and one for each span that ends: where a snapshot, a fork or a prune spent its time.
 pub fn init(form: Form, to: To) {
-    let events = EventLines { form, to }.with_filter(filter::filter_fn(|meta| meta.target() == "snapkeep::event"));
+    // Started by systemd: the journal gets the fields, and the line as its message.
+    let journal = if to == To::Stdout { Journal::if_connected() } else { None };
+    let events = EventLines { form, to, journal }.with_filter(filter::filter_fn(|meta| meta.target() == "snapkeep::event"));
     let debug = std::env::var("SNAPKEEP_LOG").ok().map(|wanted| {
-        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(EnvFilter::new(wanted + ",snapkeep::event=off"))
+        let layer = tracing_subscriber::fmt::layer().with_span_events(FmtSpan::CLOSE);
+        layer.with_writer(std::io::stderr).with_filter(EnvFilter::new(wanted + ",snapkeep::event=off"))
     });
     // Somebody has set it up before: a test, or an embedding program.
     let _ = tracing_subscriber::registry().with(events).with(debug).try_init();
@@ -41,12 +46,17 @@ pub fn init(form: Form, to: To) {
 struct EventLines {
     form: Form,
     to: To,
+    journal: Option<Journal>,
 }
 
 impl<S: tracing::Subscriber> Layer<S> for EventLines {
     fn on_event(&self, event: &tracing::Event<'_>, _context: Context<'_, S>) {
-        let mut line = Line { wanted: if self.form == Form::Json { "json" } else { "text" }, text: String::new() };
+        let is_json = self.form == Form::Json || self.journal.is_some();
+        let mut line = Line { wanted: if is_json { "json" } else { "text" }, text: String::new() };
         event.record(&mut line);
+        if self.journal.as_ref().is_some_and(|journal| journal.send(&line.text).is_ok()) {
+            return;
+        }
         line.text.push('\n');
         // A log that cannot be written must not stop the work.
         let _ = match self.to {

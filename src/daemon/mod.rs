@@ -1,6 +1,7 @@
 //! The long-running worker: who wakes what, signals, and the end in order. Deciding and doing are the worker's; here is
 //! only the async edge around its blocking calls.
 
+mod journal;
 pub mod log;
 mod reload;
 mod run;

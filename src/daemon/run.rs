@@ -66,6 +66,7 @@ pub fn run(config: Config, around: &Surroundings) -> Answer<()> {
     {
         tracing::debug!(error = %e, "uptime not saved");
     }
+    worker.store.events.flush();
     worker.store.events.emit(Event::WorkerStopped { why, at: worker.store.clock.now() });
     result.map(drop)
 }
@@ -311,18 +312,16 @@ impl Daemon {
     }
 
     async fn heartbeat(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
+        // The first one when the schedules have been looked at.
+        let mut wait = 2 * BEAT;
         loop {
             tokio::select! {
                 _ = stopped.wait_for(|stop| *stop) => return,
-                () = tokio::time::sleep(HEARTBEAT) => {}
+                () = tokio::time::sleep(wait) => {}
             }
-            let worker = &self.worker;
-            let failing = worker.schedules.failing() as u64;
-            worker.store.events.emit(Event::WorkerHeartbeat {
-                pending: worker.forks.pending() as u64,
-                failing,
-                at: worker.store.clock.now(),
-            });
+            wait = HEARTBEAT;
+            let worker = Arc::clone(&self.worker);
+            drop(tokio::task::spawn_blocking(move || worker.beat_heart(HEARTBEAT)).await);
         }
     }
 }

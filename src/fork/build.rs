@@ -19,6 +19,7 @@ use std::borrow::Cow;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
+use tracing::debug_span;
 
 /// A fork that is whole in staging, not yet durable.
 #[derive(Debug)]
@@ -127,7 +128,7 @@ pub(super) fn build(
     let target = store.layout.instance(&request.name.clone().into());
     // What an attempt left that was cut short.
     store.fs.remove_tree(&staged)?;
-    if let Some(built) = hand_out(store, pool, recipe, request, &staged)? {
+    if let Some(built) = debug_span!("hand_out").in_scope(|| hand_out(store, pool, recipe, request, &staged))? {
         return Ok(built);
     }
     store.fs.mkdir(&staged, 0o700)?;
@@ -150,7 +151,8 @@ pub(super) fn build(
     if !store.can_reflink() {
         crew.progress.total(to_copy(&recipe.entries));
     }
-    let tree = materialize(&context, &entries(recipe, &target), &staged).map_err(|e| match e {
+    let made = debug_span!("materialize").in_scope(|| materialize(&context, &entries(recipe, &target), &staged));
+    let tree = made.map_err(|e| match e {
         // The snapshot itself is well: the next attempt has the raw files made anew.
         MaterializeError::MemoryChanged { path } if source.is_some() => {
             store.distrust_cached(&request.snapshot_id);

@@ -15,10 +15,12 @@ use crate::event::Event;
 use crate::ids::{ForkId, SnapshotId};
 use crate::snapshot::copy::copy_threads;
 use crate::store::RootProof;
+use chrono::{DateTime, Utc};
 use std::collections::HashMap;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use tracing::{Span, debug_span};
 
 /// No burst is larger: what comes meanwhile makes the next one.
 const MOST: usize = 1000;
@@ -106,6 +108,8 @@ impl Forks {
         if requests.is_empty() {
             return nothing;
         }
+        let burst = debug_span!("burst", forks = requests.len());
+        let _span = burst.enter();
         let proof = match self.store.prove_root() {
             Ok(proof) => proof,
             Err(e) => {
@@ -115,18 +119,18 @@ impl Forks {
             }
         };
         let mut sorted = self.sort_by_memory(requests, lane);
-        let outcomes = self.build_all(std::mem::take(&mut sorted.ready), &sorted.sources, cancelled);
+        let outcomes = self.build_all(std::mem::take(&mut sorted.ready), &sorted.sources, cancelled, &burst);
         let (mut built, mut failed) = split(outcomes);
         failed.append(&mut sorted.failed);
         for (request, _) in failed.extract_if(.., |(_, e)| is_cancelled(e)) {
             // No failure: it is queued again by the next start, which also removes what this cannot.
             let _ = self.store.fs.remove_tree(&self.store.layout.staged_fork(&request.id));
         }
-        if let Err(e) = self.sync(&built) {
+        if let Err(e) = debug_span!("sync").in_scope(|| self.sync(&built)) {
             let why = e.to_string();
             failed.extend(built.drain(..).map(|(r, _)| (r, ForkError::Journal(why.clone()))));
         }
-        let done = self.publish(built, &mut failed)?;
+        let done = debug_span!("publish").in_scope(|| self.publish(built, &mut failed))?;
         let report = self.fail(failed, Some(&proof))?;
         Ok((BurstReport { done, ..report }, sorted.has_waiting))
     }
@@ -143,13 +147,21 @@ impl Forks {
     }
 
     /// Step 1, on all threads: whoever is free takes the next request.
-    fn build_all(&self, requests: Vec<Request>, sources: &HashMap<SnapshotId, Source>, cancelled: &AtomicBool) -> Vec<Outcome> {
+    fn build_all(
+        &self,
+        requests: Vec<Request>,
+        sources: &HashMap<SnapshotId, Source>,
+        cancelled: &AtomicBool,
+        burst: &Span,
+    ) -> Vec<Outcome> {
         let next = AtomicUsize::new(0);
         let threads = self.threads.min(requests.len()).max(1);
         let crew = Crew { threads: copy_threads(self.threads, threads), progress: self.watcher.get(), cancelled };
         let work = || {
             let mut mine = Vec::new();
             while let Some(request) = requests.get(next.fetch_add(1, Ordering::SeqCst)) {
+                let (fork, name, snapshot) = (&request.id, &request.name, &request.snapshot_id);
+                let _span = debug_span!(parent: burst, "fork", %fork, %name, %snapshot).entered();
                 let built = self.recipe(&request.snapshot_id).and_then(|recipe| {
                     build::build(&self.store, &self.pool, &recipe, sources.get(&request.snapshot_id), self.config(), request, crew)
                 });
@@ -228,6 +240,7 @@ impl Forks {
     /// The event of a fork that is done.
     pub(super) fn report_created(&self, request: &Request, pool: bool, fell_back: Option<String>) {
         let Some(finished) = request.finished_at.filter(|_| request.state == super::queue::RequestState::Done) else { return };
+        let millis = |until: DateTime<Utc>| u64::try_from((until - request.queued_at).num_milliseconds()).unwrap_or(0);
         self.store.events.emit(Event::ForkCreated {
             fork: request.id.clone(),
             name: request.name.to_string(),
@@ -236,7 +249,8 @@ impl Forks {
             disk: request.disk.clone().unwrap_or_default(),
             pool,
             fell_back,
-            waited_ms: u64::try_from((finished - request.queued_at).num_milliseconds()).unwrap_or(0),
+            waited_ms: millis(finished),
+            queued_ms: millis(request.started_at.unwrap_or(finished)),
         });
     }
 

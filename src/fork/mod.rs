@@ -27,6 +27,7 @@ use crate::store::instances::{Scan, ScanProgress};
 use crate::store::journal::{Journal, JournalError};
 use crate::store::root::RootError;
 use crate::store::{Store, StoreError};
+use chrono::{DateTime, Utc};
 use queue::{Ask, Denied, Queue, Record, Request};
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -288,6 +289,15 @@ impl Forks {
     #[must_use]
     pub fn pending(&self) -> usize {
         self.state().queue.pending()
+    }
+
+    /// How many requests are unfinished, and since when the oldest of them waits.
+    #[must_use]
+    pub fn backlog(&self) -> (usize, Option<DateTime<Utc>>) {
+        let state = self.state();
+        let pending = state.queue.pending();
+        let oldest = if pending == 0 { None } else { state.queue.oldest() };
+        (pending, oldest)
     }
 
     /// How many forks since the start did not get their memory the first way.

@@ -428,6 +428,12 @@ impl Queue {
         self.order.len() + self.reserved.len()
     }
 
+    /// Since when the one waits that has waited for longest.
+    #[must_use]
+    pub fn oldest(&self) -> Option<DateTime<Utc>> {
+        self.in_order().chain(self.reserved.values()).map(|r| r.queued_at).min()
+    }
+
     /// Forgets what finished more than [`REMEMBERED`] ago; returns how many.
     pub fn forget(&mut self, now: DateTime<Utc>) -> usize {
         let before = self.requests.len();

@@ -31,7 +31,7 @@ pub struct Job {
 
 /// The event of a snapshot that was published.
 #[must_use]
-pub fn taken_event(summary: &Summary, frozen: Duration, now: DateTime<Utc>) -> Event {
+pub fn taken_event(summary: &Summary, late_ms: Option<u64>, frozen: Duration, now: DateTime<Utc>) -> Event {
     let millis = |d: i64| u64::try_from(d).unwrap_or(0);
     Event::SnapshotTaken {
         snapshot: summary.id.clone(),
@@ -41,6 +41,7 @@ pub fn taken_event(summary: &Summary, frozen: Duration, now: DateTime<Utc>) -> E
         slot: summary.slot,
         kind: if summary.kind == Kind::Standby { "standby" } else { "stopped" }.to_owned(),
         size_bytes: summary.size_bytes,
+        late_ms,
         frozen_ms: u64::try_from(frozen.as_millis()).unwrap_or(u64::MAX),
         duration_ms: millis((now - summary.created_at).num_milliseconds()),
     }
@@ -111,7 +112,7 @@ impl Schedules {
         match result {
             Ok(taken) => {
                 self.ledger.set(pair, entry.taken(job.slot, taken.summary.id.clone(), now))?;
-                self.report_taken(&taken, now);
+                self.report_taken(&taken, entry.late_ms, now);
                 Ok(true)
             }
             Err(TakeError::NoInstance(instance)) => {
@@ -134,8 +135,8 @@ impl Schedules {
 
     /// Reports a snapshot; also one whose instance could not be let go on, and, once and not at each slot, that it lacks its
     /// instance's tags: somebody must look at these.
-    pub fn report_taken(&self, taken: &Taken, now: DateTime<Utc>) {
-        self.store.events.emit(taken_event(&taken.summary, taken.frozen, now));
+    pub fn report_taken(&self, taken: &Taken, late_ms: Option<u64>, now: DateTime<Utc>) {
+        self.store.events.emit(taken_event(&taken.summary, late_ms, taken.frozen, now));
         let instance = &taken.summary.instance;
         let before = match &taken.summary.tags_unread {
             Some(why) => self.live().unread.insert(instance.clone(), why.clone()),

@@ -54,11 +54,13 @@ pub(super) struct Known {
     pub(super) quiet_until: Option<DateTime<Utc>>,
     /// The slot that is due and waits for its turn.
     pub(super) seen: Option<DateTime<Utc>>,
+    /// When it has gone by two slots without a snapshot, if that was computed; `Some(None)`: never.
+    pub(super) overdue_at: Option<Option<DateTime<Utc>>>,
 }
 
 impl Known {
     fn new(entry: LedgerEntry) -> Self {
-        Self { entry, quiet_until: None, seen: None }
+        Self { entry, quiet_until: None, seen: None, overdue_at: None }
     }
 }
 
@@ -138,7 +140,10 @@ impl Ledger {
     /// Forgets when nothing is due: after a change of policies or of the clock.
     pub(super) fn reconsider(&self) {
         self.touch();
-        self.entries().values_mut().flat_map(BTreeMap::values_mut).for_each(|known| known.quiet_until = None);
+        self.entries().values_mut().flat_map(BTreeMap::values_mut).for_each(|known| {
+            known.quiet_until = None;
+            known.overdue_at = None;
+        });
     }
 
     /// The entry of a pair; a pair that is new gets one that begins now.

@@ -3,9 +3,11 @@
 //! Pairs of policy and instance are independent: each has its own ledger entry, and one that runs or fails holds up no
 //! other. What is due is decided in `policy/cadence.rs`; here it is only remembered and carried out.
 
+mod health;
 mod job;
 mod ledger;
 
+pub use health::Health;
 pub use job::{Job, taken_event};
 pub use ledger::{Ledger, LedgerError};
 
@@ -410,7 +412,7 @@ impl Schedules {
             match published {
                 Some(summary) => {
                     self.ledger.set(&pair, entry.taken(begun.slot, summary.id.clone(), now))?;
-                    self.store.events.emit(taken_event(&summary, std::time::Duration::ZERO, now));
+                    self.store.events.emit(taken_event(&summary, None, std::time::Duration::ZERO, now));
                 }
                 None => {
                     let policy = policies.iter().find(|p| p.name == pair.0);

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::debug_span;
 
 /// What to take, and for whom.
 #[derive(Debug, Clone)]
@@ -198,6 +199,7 @@ fn stage(
 ) -> Result<Taken, TakeError> {
     let fs = &store.fs;
     let source = origin.source;
+    let _span = debug_span!("snapshot", snapshot = %id, instance = %wanted.instance).entered();
     let staged = store.layout.staged(&id);
     let data = Layout::data_in(&staged);
     fs.mkdir(&staged, 0o700)?;
@@ -212,23 +214,23 @@ fn stage(
         parent_memory: parent.as_ref().map(|p| &p.memory),
         flow: how.flow,
     };
-    flush_tree(&context, source, store.clock.as_ref());
-    let rest = how.driver.quiesce(&wanted.instance, source)?;
-    let copied = copy_tree(&context, source, &data);
-    let thawed = rest.thaw();
+    debug_span!("flush").in_scope(|| flush_tree(&context, source, store.clock.as_ref()));
+    let rest = debug_span!("quiesce").in_scope(|| how.driver.quiesce(&wanted.instance, source))?;
+    let copied = debug_span!("copy").in_scope(|| copy_tree(&context, source, &data));
+    let thawed = debug_span!("thaw").in_scope(|| rest.thaw());
     let mut copied = copied?;
     check_kind(&copied, wanted.kind)?;
-    match how.digests {
-        DigestTime::Before => hash_tree(fs, &data, &mut copied.entries, how.flow)?,
-        DigestTime::After => hash_small(fs, &data, &mut copied.entries, how.flow)?,
-    }
+    debug_span!("digest").in_scope(|| match how.digests {
+        DigestTime::Before => hash_tree(fs, &data, &mut copied.entries, how.flow),
+        DigestTime::After => hash_small(fs, &data, &mut copied.entries, how.flow),
+    })?;
     note_data(fs, &data, &mut copied.entries)?;
     let (reflinked, in_cache) = (copied.reflinked, std::mem::take(&mut copied.copied));
     let drawn = Drawn { driver: how.driver.name(), parent: parent.map(|p| p.id), tree: copied };
     let manifest = draw_up(store, wanted, origin, (id, name), drawn)?;
-    write(store, &manifest, &staged)?;
+    debug_span!("sync").in_scope(|| write(store, &manifest, &staged))?;
     leave_cache(fs, &data, &in_cache);
-    store.publish(&manifest)?;
+    debug_span!("publish").in_scope(|| store.publish(&manifest))?;
     let thaw_error = thawed.result.err().map(|e| e.to_string());
     Ok(Taken { summary: Arc::new(Summary::from(&manifest)), frozen: thawed.frozen, thaw_error, reflinked })
 }

@@ -2,7 +2,7 @@
 //! command line knows only this.
 
 use super::importing::{ImportBody, ImportView};
-use super::problem::Problem;
+use super::problem::{Problem, ProblemKind};
 use super::view::{
     ClockView, Findings, ForkBody, ForkViews, PlanBody, PlanView, PruneBody, PruneReport, RemovedView, RequestView, Requests, RestoredView,
     SnapshotFilter, SnapshotView, Snapshots, StatusView, TakeBody, TrashView, UndeletedView, UnforkedView, VerifyBody,
@@ -68,6 +68,10 @@ pub trait Backend: Send + Sync {
     fn trash(&self) -> Answer<TrashView>;
     /// `undelete`: a snapshot, or an instance, which may get another name.
     fn undelete(&self, what: &str, name: Option<&InstanceId>) -> Answer<UndeletedView>;
+    /// The metrics of a running worker, in OpenMetrics.
+    fn metrics(&self) -> Answer<String> {
+        Err(Problem::new(ProblemKind::NotFound, "only a running worker has metrics"))
+    }
     /// `clock`, and `clock accept`.
     fn clock(&self, accept: bool) -> Answer<ClockView>;
 }

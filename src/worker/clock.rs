@@ -14,7 +14,16 @@ const SAVE: Duration = Duration::from_secs(60);
 
 /// The record, and when it was last written down.
 #[derive(Debug)]
-pub(super) struct ClockWatch(Mutex<(ClockRecord, Option<Duration>)>);
+pub(super) struct ClockWatch(Mutex<Watched>);
+
+#[derive(Debug)]
+struct Watched {
+    record: ClockRecord,
+    /// When it was last written down, by the boot clock.
+    saved: Option<Duration>,
+    /// Whether the clock was believed when that was last reported; at first nobody was told anything else.
+    reported: bool,
+}
 
 fn reading(clock: &dyn Clock) -> Reading {
     Reading { wall: clock.now(), boot_id: clock.boot_id(), since_boot: clock.since_boot(), synchronised: clock.is_synchronised() }
@@ -52,7 +61,7 @@ impl ClockWatch {
         }
         let saved =
             record.last_seen(&store.clock.boot_id()).filter(|_| store.fs.stat_if_there(&store.layout.clock()).is_ok_and(|m| m.is_some()));
-        let watch = Self(Mutex::new((record, saved)));
+        let watch = Self(Mutex::new(Watched { record, saved, reported: true }));
         watch.look(store, wait_for_sync);
         watch
     }
@@ -61,15 +70,23 @@ impl ClockWatch {
     pub(super) fn look(&self, store: &Store, wait_for_sync: bool) -> ClockView {
         let now = reading(store.clock.as_ref());
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (next, trust) = known.0.look(&now, wait_for_sync);
-        let is_news = next.is_settled() != known.0.is_settled();
-        let is_old = known.1.is_none_or(|at| now.since_boot.saturating_sub(at) >= SAVE);
-        known.0 = next;
+        let (next, trust) = known.record.look(&now, wait_for_sync);
+        let is_news = next.is_settled() != known.record.is_settled();
+        let is_old = known.saved.is_none_or(|at| now.since_boot.saturating_sub(at) >= SAVE);
+        known.record = next;
         // A record that cannot be written makes the next start wait, no more.
-        if (is_news || is_old) && write_record(&store.fs, &store.layout.clock(), &known.0).is_ok() {
-            known.1 = Some(now.since_boot);
+        if (is_news || is_old) && write_record(&store.fs, &store.layout.clock(), &known.record).is_ok() {
+            known.saved = Some(now.since_boot);
         }
-        view(trust)
+        let view = view(trust);
+        if std::mem::replace(&mut known.reported, view.trusted) != view.trusted {
+            drop(known);
+            store.events.emit(match &view.why {
+                Some(why) => Event::ClockDistrusted { why: why.clone(), until: view.until, at: now.wall },
+                None => Event::ClockTrusted { at: now.wall },
+            });
+        }
+        view
     }
 
     /// Believes the clock as it is; durable on return.
@@ -78,7 +95,12 @@ impl ClockWatch {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let record = ClockRecord::trusting(&now);
         write_record(&store.fs, &store.layout.clock(), &record)?;
-        *known = (record, Some(now.since_boot));
+        (known.record, known.saved) = (record, Some(now.since_boot));
+        let was_believed = std::mem::replace(&mut known.reported, true);
+        drop(known);
+        if !was_believed {
+            store.events.emit(Event::ClockTrusted { at: now.wall });
+        }
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ mod pinned;
 mod planning;
 pub mod problem;
 mod prune;
+mod pulse;
 mod reader;
 mod scrub;
 mod selection;
@@ -61,6 +62,12 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
+    /// The same, with metrics fed by the facts that are reported.
+    #[must_use]
+    pub fn with_metrics(self) -> Self {
+        Self { events: self.events.with_metrics(), ..self }
+    }
+
     pub(crate) fn options(&self, config: &Config) -> OpenOptions {
         OpenOptions {
             fs: self.fs.clone(),
@@ -99,6 +106,10 @@ pub struct Worker {
     config: RwLock<Arc<Config>>,
     rejected: Mutex<Vec<String>>,
     blocked: Mutex<BTreeSet<(String, String)>>,
+    /// How the policies did when that was last looked at.
+    health: Mutex<Vec<(crate::ids::PolicyName, crate::schedule::Health)>>,
+    /// Snapshots that would go, and that nothing but forks keeps, as of the last prune.
+    kept_by_forks: Mutex<Vec<crate::ids::SnapshotId>>,
     started_at: DateTime<Utc>,
     start: start::Start,
     progress: Arc<dyn Progress + Send + Sync>,
@@ -165,6 +176,8 @@ impl Worker {
             config: RwLock::new(Arc::new(config)),
             rejected: Mutex::default(),
             blocked: Mutex::default(),
+            health: Mutex::default(),
+            kept_by_forks: Mutex::default(),
             started_at: now,
             start: start::Start::new(around.clock.as_ref(), torn_bytes, began),
             progress,

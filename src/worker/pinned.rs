@@ -5,6 +5,7 @@ use crate::event::Event;
 use crate::policy::{Plan, PlanEntry, Rule, Side, Verdict, WhenReferenced};
 use crate::store::{Pinned, StoreError};
 use chrono::{DateTime, TimeDelta, Utc};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 /// A pin that lasts is reported this often.
@@ -20,6 +21,8 @@ impl Worker {
     /// Marks and reports what a plan could not remove for forks' sake.
     pub(super) fn note_pinned(&self, plan: &Plan) {
         let config = self.config();
+        let kept = plan.entries.iter().filter(|entry| is_kept_by_forks_only(entry)).map(|entry| entry.snapshot_id.clone());
+        *self.kept_by_forks.lock().unwrap_or_else(PoisonError::into_inner) = kept.collect();
         for entry in &plan.entries {
             let is_kept = is_kept_by_forks_only(entry);
             let result = if is_kept { self.defer(entry) } else { Ok(()) };

@@ -17,6 +17,7 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
+use tracing::debug_span;
 
 /// Whom a prune is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,8 @@ impl Worker {
     /// a round frees much less than was measured, for then somebody holds the blocks, and more removals would free no more.
     pub(super) fn prune_by(&self, body: &PruneBody, who: For) -> Answer<PruneReport> {
         let _one = self.pruning.lock().unwrap_or_else(PoisonError::into_inner);
+        let began = self.store.clock.since_boot();
+        let _span = debug_span!("prune").entered();
         let mut used = self.used();
         let (mut report, mut for_space) = self.prune_round(body, who, 0)?;
         let again = PruneBody { hash: None, ..body.clone() };
@@ -69,6 +72,7 @@ impl Worker {
             (report.blocked, report.failed, report.left) = (round.blocked, round.failed, round.left);
         }
         self.note_space(report.left > 0);
+        self.report_finished(&report, self.store.clock.since_boot().saturating_sub(began));
         Ok(report)
     }
 
@@ -87,8 +91,8 @@ impl Worker {
     /// One plan, carried out, after `gone` removals of the same run; and how many bytes went because space is short, as
     /// measured.
     fn prune_round(&self, body: &PruneBody, who: For, gone: usize) -> Answer<(PruneReport, u64)> {
-        self.look_at_root();
-        let plan = planning::plan(self, &self.config(), &body.policies, None, Purpose::Done)?;
+        debug_span!("look").in_scope(|| self.look_at_root());
+        let plan = debug_span!("plan").in_scope(|| planning::plan(self, &self.config(), &body.policies, None, Purpose::Done))?;
         if let Some(wanted) = body.hash.as_ref().filter(|wanted| **wanted != plan.hash) {
             let detail = format!("it is no longer the plan {wanted}, but {}; look at it again with `snapkeep plan`", plan.hash);
             return Err(Problem::new(ProblemKind::Conflict, detail));
@@ -99,7 +103,7 @@ impl Worker {
         // A plan that somebody has looked at is done as it is.
         let caps = if body.hash.is_some() { Caps::default() } else { self.config().caps };
         let (removals, capped) = caps.apply(&plan, gone);
-        let for_space = self.carry_out(&removals, who, &mut report);
+        let for_space = debug_span!("cut", snapshots = removals.len()).in_scope(|| self.carry_out(&removals, who, &mut report));
         if let Some(capped) = capped {
             self.report_capped(&plan, capped, &mut report);
         }
@@ -178,6 +182,21 @@ impl Worker {
         for_space
     }
 
+    /// A run in which nothing went is not worth a line.
+    fn report_finished(&self, report: &PruneReport, took: Duration) {
+        if report.removed.len() + report.failed.len() > 0 {
+            self.store.events.emit(Event::PruneFinished {
+                hash: report.hash.clone(),
+                removed: report.removed.len() as u64,
+                failed: report.failed.len() as u64,
+                blocked: report.blocked.len() as u64,
+                left: report.left,
+                duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+                at: self.store.clock.now(),
+            });
+        }
+    }
+
     fn report_capped(&self, plan: &Plan, capped: Capped, report: &mut PruneReport) {
         report.left = (capped.wanted - capped.allowed) as u64;
         self.store.events.emit(Event::PruneCapped {
@@ -218,6 +237,7 @@ impl Worker {
     /// # Errors
     /// [`Problem`] if the trash cannot be listed.
     pub fn sweep(&self) -> Answer<Swept> {
+        let _span = debug_span!("unlink").entered();
         let trash = self.config().trash;
         let rest = Duration::from_secs(1).checked_div(trash.unlink_rate).unwrap_or_default();
         // One that rests between files gains nothing from a second one, and more than two wait for the file system's journal.

@@ -146,7 +146,7 @@ impl Backend for Worker {
         self.make_room(&body.instance);
         match take(&self.store, &wanted, self.how(&config, &driver)) {
             Ok(taken) => {
-                self.schedules.report_taken(&taken, self.store.clock.now());
+                self.schedules.report_taken(&taken, None, self.store.clock.now());
                 sight::snapshot(self, taken.summary.id.as_str())
             }
             Err(e) => {
@@ -163,6 +163,10 @@ impl Backend for Worker {
                 Err(problem_of_take(&e))
             }
         }
+    }
+
+    fn metrics(&self) -> Answer<String> {
+        self.open_metrics()
     }
 
     fn after_take(&self, snapshot: &SnapshotId) {

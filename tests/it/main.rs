@@ -1,5 +1,6 @@
 //! All integration tests, in one binary.
 
+mod alarm;
 mod api;
 mod cli;
 mod compress;
@@ -19,11 +20,13 @@ mod guards;
 mod hostile;
 mod import;
 mod import_faults;
+mod journal;
 mod kernel;
 mod kill;
 mod layers;
 mod lifecycle;
 mod locks;
+mod monitoring;
 mod next_slots;
 mod oracle_borg;
 mod oracle_calendar;
@@ -47,6 +50,7 @@ mod simulate;
 mod sizes;
 mod soak;
 mod space;
+mod spans;
 mod start;
 mod stops;
 mod support;

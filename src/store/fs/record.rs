@@ -20,6 +20,14 @@ impl Fs {
         self.replace_records(&[(path, bytes)]).pop().unwrap_or(Ok(()))
     }
 
+    /// Writes a small file that others read, mode 0644, by the same temporary file and rename; nothing is synced: who reads
+    /// it wants the newest, and after a crash there will be a newer one.
+    pub fn replace_report(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let temp = temporary(path);
+        let written = self.begin_file(&temp, bytes, 0o644).and_then(|_| self.rename_over(&temp, path));
+        written.inspect_err(|_| drop(self.unlink(&temp)))
+    }
+
     /// The same for many, of which no two have the same path: each step for all before the next. Where they are in the same
     /// directories that takes a few commits of the file system's journal, not two for each.
     #[must_use]
@@ -59,12 +67,16 @@ impl Fs {
     }
 
     fn begin_record(&self, temp: &Path, bytes: &[u8]) -> Result<File> {
+        self.begin_file(temp, bytes, 0o600)
+    }
+
+    fn begin_file(&self, temp: &Path, bytes: &[u8], mode: u32) -> Result<File> {
         match self.unlink(temp) {
             Ok(()) => {}
             Err(e) if e.is_not_found() => {}
             Err(e) => return Err(e),
         }
-        let file = self.create(temp, 0o600)?;
+        let file = self.create(temp, mode)?;
         self.write_all(&file, temp, bytes)?;
         Ok(file)
     }
