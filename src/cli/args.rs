@@ -1,12 +1,13 @@
 //! The command line's words. Nothing here acts.
 
+mod examples;
 mod simulate;
 
 pub(super) use simulate::{SimulateArgs, Start};
 
 use crate::ids::{ForkId, HoldName, InstanceId, PolicyName, SnapshotName};
 use chrono::{DateTime, Utc};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -69,7 +70,6 @@ pub enum Verb {
         seconds: u64,
     },
     /// Take a snapshot now
-    #[command(after_help = "Example: snapkeep snapshot golden --name before-upgrade --tag ticket=42")]
     Snapshot {
         /// The instance: a directory below the instances root.
         instance: InstanceId,
@@ -81,9 +81,6 @@ pub enum Verb {
         tag: Vec<(String, String)>,
     },
     /// Make forks of a snapshot: queued durably, then made
-    #[command(
-        after_help = "Examples: snapkeep fork golden/base web-1 web-2\n          snapkeep fork golden/base --count 100 --prefix web --key job-17"
-    )]
     Fork(ForkArgs),
     /// Remove a fork that does not run
     Unfork {
@@ -144,9 +141,6 @@ pub enum Verb {
         unreadable: bool,
     },
     /// Bring a snapshot or an instance back from the trash; or keep a snapshot after all that is marked to go
-    #[command(
-        after_help = "A snapshot that comes back has a hold named `undeleted`.\nExample: snapkeep ls --trash; snapkeep undelete golden/base"
-    )]
     Undelete {
         /// A snapshot, an instance's name, or the name of an entry of the trash.
         what: String,
@@ -169,7 +163,6 @@ pub enum Verb {
         name: HoldName,
     },
     /// What retention would do, and why
-    #[command(after_help = "Before a change of the configuration: snapkeep plan --config new.toml --diff")]
     Plan(PlanArgs),
     /// Do what retention says, within the caps of [prune]
     Prune {
@@ -181,9 +174,6 @@ pub enum Verb {
         plan: Option<String>,
     },
     /// How a policy behaves over years of made-up time: how many snapshots it holds, how old, how many bytes
-    #[command(
-        after_help = "Example: snapkeep simulate --policy golden --years 5 --size 10GiB --exclusive 1GiB --forks-per-day 5 --fork-life 3d --svg golden.svg"
-    )]
     Simulate(SimulateArgs),
     /// Check digests, refs and strays on the disk; changes nothing without --repair
     #[command(
@@ -249,9 +239,7 @@ pub struct PlanArgs {
 const IMPORT: &str = "\
 Without --pattern the first date in the name counts, with the time behind it if there is one, such as 2026-11-24T03-00-00,
 20261124-0300 or 2026-11-24; and the time of change of a directory without any. Names that begin with a dot are left.
-Files are reflinked where the store can share blocks with them, and copied elsewhere; twice imported is taken once.
-
-Example: snapkeep import /backup/golden --instance golden --policy nightly --timezone Europe/Vienna --dry-run";
+Files are reflinked where the store can share blocks with them, and copied elsewhere; twice imported is taken once.";
 
 /// `import`.
 #[derive(Debug, Args)]
@@ -306,6 +294,12 @@ pub struct ForkArgs {
     pub timeout: Duration,
 }
 
+/// The whole command line, with examples: what is parsed, and what help, man pages and completions are made of.
+#[must_use]
+pub fn command() -> clap::Command {
+    examples::teach(Cli::command())
+}
+
 fn tag(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("a tag looks like key=value")?;
     if key.is_empty() { Err("a tag's key must not be empty".to_owned()) } else { Ok((key.to_owned(), value.to_owned())) }
@@ -322,7 +316,6 @@ fn duration(text: &str) -> Result<Duration, crate::config::DurationError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(line.split(' '))
@@ -330,7 +323,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_sound() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

@@ -16,9 +16,10 @@ mod progress;
 mod render;
 mod simulate;
 mod verbs;
+mod width;
 mod words;
 
-pub use args::Cli;
+pub use args::{Cli, command};
 
 use crate::api::{Client, Reach};
 use crate::clock::{Clock, SystemClock};
@@ -34,7 +35,7 @@ use crate::worker::problem::{Problem, ProblemKind};
 use crate::worker::{Reader, Surroundings, Worker, WorkerError, problem_of_open};
 use args::Verb;
 use chrono::{DateTime, Utc};
-use clap::Parser as _;
+use clap::FromArgMatches as _;
 use out::Out;
 use std::path::Path;
 use std::process::ExitCode;
@@ -47,12 +48,48 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    width::find(out::is_terminal());
+    let cli = match command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(e) => return ExitCode::from(misunderstood(&e)),
+    };
     let out = Out { json: cli.json };
     match act(cli, out) {
         Ok(code) => ExitCode::from(code),
         Err(problem) => ExitCode::from(out.problem(&problem)),
     }
+}
+
+/// Shows the help that was asked for, or says what cannot be understood, in JSON where that is wanted; the exit code.
+fn misunderstood(error: &clap::Error) -> u8 {
+    let wants_json = std::env::args_os().any(|argument| argument == "--json");
+    if error.use_stderr() && wants_json {
+        let text = error.render().to_string();
+        return Out { json: true }.problem(&Problem::new(ProblemKind::BadRequest, text.trim_start_matches("error: ").trim_end()));
+    }
+    // A closed pipe has nobody to tell.
+    let _ = error.print();
+    u8::try_from(error.exit_code()).unwrap_or(ProblemKind::BadRequest.exit_code())
+}
+
+/// A store that another user has is theirs to change: what somebody else makes in it, its worker cannot read.
+fn must_own(config: &Config, fs: &Fs) -> Answer<()> {
+    let owner = match fs.stat_if_there(&config.store) {
+        Ok(Some(meta)) => meta.uid,
+        // Whoever opens it says what is wrong.
+        Ok(None) | Err(_) => return Ok(()),
+    };
+    let own = nix::unistd::geteuid();
+    if own.as_raw() == owner {
+        return Ok(());
+    }
+    let name = |uid| nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| format!("#{uid}"), |user| user.name);
+    let (owner, own) = (name(owner.into()), name(own));
+    let what = format!("{} belongs to {owner}, and this is {own}", config.store.display());
+    Err(Problem::new(
+        ProblemKind::Failed,
+        format!("{what}: what {own} made in it, its worker could not read; run this as its user: sudo -u {owner} snapkeep ..."),
+    ))
 }
 
 /// Kernel, clock and log of the process.
@@ -72,12 +109,13 @@ fn act(cli: Cli, out: Out) -> Answer<u8> {
         Verb::Check { next, from, .. } => {
             check(&cli.config, &around, next.map(|count| (count, from.unwrap_or_else(|| around.clock.now()))), out)
         }
-        Verb::Demo { seconds } => demo::demo(seconds),
+        Verb::Demo { seconds } => demo::demo(seconds, out),
         Verb::Simulate(args) => simulate::simulate(&args, &config(&cli.config)?, out, around.clock.now()),
         Verb::Init => init::init(config(&cli.config)?, &around, out),
         Verb::Run => {
             let config = config(&cli.config)?;
             let around = around.with_metrics();
+            must_own(&config, &around.fs)?;
             log::init(form(cli.json, out::is_terminal()), To::Stdout);
             daemon::run(config, &around).map(|()| 0)
         }
@@ -202,6 +240,7 @@ fn backend(config: Config, around: &Surroundings, verb: &Verb, out: Out) -> Answ
 
 /// Opens the store for writing; one that is busy is tried again until the time is over.
 fn open(config: Config, around: &Surroundings, patience: Duration) -> Answer<Arc<Worker>> {
+    must_own(&config, &around.fs)?;
     let until = around.clock.since_boot() + patience;
     loop {
         match Worker::open(config.clone(), around, progress::bars()) {

@@ -10,6 +10,7 @@ pub(super) use plan::{diff, plan, pruned};
 pub(super) use simulate::simulations;
 pub(super) use status::status;
 
+use super::width;
 use super::words::{age, count, size, span};
 use crate::policy::SnapshotState;
 use crate::store::manifest::Kind;
@@ -33,7 +34,7 @@ fn table(head: &[&str], right: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(head);
-    for row in rows {
+    for row in &rows {
         table.add_row(row);
     }
     for (at, name) in head.iter().enumerate() {
@@ -44,7 +45,17 @@ fn table(head: &[&str], right: &[&str], rows: Vec<Vec<String>>) -> String {
             }
         }
     }
-    table.trim_fmt() + "\n"
+    let text = table.trim_fmt() + "\n";
+    match width::bound() {
+        Some(bound) if width::widest(&text) > bound => blocks(head, &rows),
+        _ => text,
+    }
+}
+
+/// A table that is wider than the terminal: a block for each row, so that nothing is broken that somebody wants to copy.
+fn blocks(head: &[&str], rows: &[Vec<String>]) -> String {
+    let one = |row: &Vec<String>| block(&head.iter().copied().zip(row.iter().cloned()).collect::<Vec<_>>());
+    rows.iter().map(one).collect::<Vec<_>>().join("\n")
 }
 
 fn kind(kind: Kind) -> String {

@@ -2,7 +2,9 @@
 //! only the async edge around its blocking calls.
 
 mod journal;
+mod listen;
 pub mod log;
+mod notify;
 mod reload;
 mod run;
 mod threads;

@@ -1,11 +1,11 @@
 //! `run`: everything at once until SIGTERM.
 
-use super::{reload, threads};
+use super::notify::{Manager, Pulse};
+use super::{listen, reload, threads};
 use crate::api;
 use crate::config::Config;
 use crate::event::Event;
 use crate::schedule::Job;
-use crate::snapshot::copy::NoProgress;
 use crate::worker::backend::{Answer, Backend};
 use crate::worker::problem::{Problem, ProblemKind};
 use crate::worker::{Surroundings, Worker, problem_of_open};
@@ -36,7 +36,8 @@ const SWEEP: Duration = Duration::from_secs(5);
 pub fn run(config: Config, around: &Surroundings) -> Answer<()> {
     let socket = config.socket.clone();
     let path = config.file.clone();
-    let worker = Worker::begin(config, around, Arc::new(NoProgress)).map_err(|e| problem_of_open(&e))?;
+    let pulse = Pulse::new(Arc::clone(&around.clock));
+    let worker = Worker::begin(config, around, Arc::clone(&pulse) as _).map_err(|e| problem_of_open(&e))?;
     let failed = |what: &str, e: &dyn std::fmt::Display| Problem::new(ProblemKind::Failed, format!("cannot {what}: {e}"));
     // Each slot that is being taken has a thread, and what else blocks some more.
     let blocking = worker.config().max_running.saturating_add(512);
@@ -48,6 +49,8 @@ pub fn run(config: Config, around: &Surroundings) -> Answer<()> {
         turn: Arc::new(Notify::new()),
         prune: Arc::new(Notify::new()),
         sweep: Arc::new(Notify::new()),
+        manager: Manager::new(Arc::clone(&worker), Arc::clone(&pulse)),
+        pulse,
         path,
     });
     let sweep = Arc::clone(&daemon.sweep);
@@ -81,6 +84,9 @@ struct Daemon {
     prune: Arc<Notify>,
     /// Something may have to be unlinked.
     sweep: Arc<Notify>,
+    /// What the loops say of themselves, and who is told.
+    pulse: Arc<Pulse>,
+    manager: Arc<Manager>,
     path: PathBuf,
 }
 
@@ -105,7 +111,8 @@ impl Daemon {
         // Before anybody can know that we are here: an early signal must not kill.
         let mut signals = Signals::new()?;
         let (stop, stopped) = watch::channel(false);
-        let listener = api::bind(&socket)?;
+        let told = self.manager.start()?;
+        let listener = listen::socket(&socket)?;
         let backend: Arc<dyn Backend> = Arc::clone(&self.worker) as _;
         let mut until = stopped.clone();
         let server = tokio::spawn(api::serve(listener, backend, async move { drop(until.wait_for(|stop| *stop).await) }));
@@ -116,7 +123,7 @@ impl Daemon {
             Some(signal) => signal,
             None => {
                 plain = vec![
-                    threads::fork_runner(Arc::clone(&self.worker))?,
+                    threads::fork_runner(Arc::clone(&self.worker), Arc::clone(&self.pulse))?,
                     threads::root_watcher(Arc::clone(&self.worker), Arc::clone(&self.prune))?,
                     threads::scrubber(Arc::clone(&self.worker))?,
                     threads::compressor(Arc::clone(&self.worker))?,
@@ -128,9 +135,11 @@ impl Daemon {
                 tasks.spawn(Arc::clone(&self).prune(stopped.clone()));
                 tasks.spawn(Arc::clone(&self).unlink(stopped.clone()));
                 tasks.spawn(Arc::clone(&self).heartbeat(stopped.clone()));
+                self.manager.ready();
                 self.wait_for_signal(&mut signals).await
             }
         };
+        self.manager.stopping();
         self.worker.stopping.store(true, Ordering::SeqCst);
         self.worker.forks.wake();
         self.worker.store.cancel_compressing();
@@ -150,6 +159,8 @@ impl Daemon {
         if let Some(mut metronome) = metronome {
             metronome.shutdown().await?;
         }
+        self.manager.end();
+        told.iter().for_each(|t| t.thread().unpark());
         Ok(signal)
     }
 
@@ -192,8 +203,10 @@ impl Daemon {
                 _ = signals.term.recv() => return "SIGTERM",
                 _ = signals.int.recv() => return "SIGINT",
                 _ = signals.hup.recv() => {
+                    self.manager.reloading();
                     let (worker, path) = (Arc::clone(&self.worker), self.path.clone());
                     drop(tokio::task::spawn_blocking(move || reload::reload(&worker, &path)).await);
+                    self.manager.reloaded();
                     self.tick.notify_one();
                 }
             }
@@ -205,6 +218,7 @@ impl Daemon {
         let mut running = JoinSet::new();
         let mut next = tokio::time::Instant::now() + BEAT;
         loop {
+            self.pulse.come_round();
             let look = tokio::select! {
                 _ = stopped.wait_for(|stop| *stop) => break,
                 () = self.tick.notified() => true,

@@ -1,6 +1,7 @@
 //! Plain threads beside the async edge: one makes forks, one makes forks ahead of need, one listens to the instances root,
 //! one compares digests, one makes those that are pending, and one compresses what is cold.
 
+use super::notify::Pulse;
 use crate::event::Event;
 use crate::fork::pool::Turn;
 use crate::store::fs::background::give_way;
@@ -20,11 +21,14 @@ const LOOK: Duration = Duration::from_secs(1);
 const CALM: Duration = Duration::from_secs(5);
 
 /// Makes forks until the worker stops.
-pub(super) fn fork_runner(worker: Arc<Worker>) -> std::io::Result<JoinHandle<()>> {
+pub(super) fn fork_runner(worker: Arc<Worker>, pulse: Arc<Pulse>) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("forks".to_owned()).spawn(move || {
+        let _over = pulse.until_over();
         let mut reported = false;
         while !worker.stopping.load(Ordering::SeqCst) {
+            pulse.forks(false);
             worker.forks.wait_for_work(if worker.forks.is_settled() { CALM } else { LOOK });
+            pulse.forks(true);
             match worker.forks.run_ready(&worker.stopping, &worker.cancelled) {
                 Ok(_) => reported = false,
                 Err(e) if !reported => {

@@ -106,6 +106,10 @@ fn start(job: &Run<'_>) -> io::Result<(Child, Arc<Output>)> {
     let mut command = Command::new("sh");
     command.arg("-c").arg(job.command).current_dir(cwd).process_group(0).stdin(Stdio::null());
     command.stdout(writer.try_clone()?).stderr(writer);
+    // What systemd has with the worker is no matter of its commands.
+    for name in ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
+        command.env_remove(name);
+    }
     command.env("SNAPKEEP_INSTANCE", job.instance).env("SNAPKEEP_INSTANCE_DIR", job.dir).env("SNAPKEEP_ACTION", job.action);
     let output = Arc::new(Output::default());
     let kept = Arc::clone(&output);

@@ -62,6 +62,7 @@ impl Forks {
         let mut total = BurstReport::default();
         while !stop.load(Ordering::SeqCst) {
             let (report, has_waiting) = self.run_burst(cancelled, lane)?;
+            self.bursts_ended.fetch_add(1, Ordering::Relaxed);
             if report == BurstReport::default() && !has_waiting && !self.wait_for_memory() {
                 break;
             }

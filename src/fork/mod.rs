@@ -133,6 +133,8 @@ pub struct Forks {
     root_was_lost: std::sync::atomic::AtomicBool,
     fell_back: std::sync::atomic::AtomicU64,
     sync_costs: Mutex<syncing::Costs>,
+    /// How many bursts have ended.
+    bursts_ended: std::sync::atomic::AtomicU64,
     /// Held for reading by each burst, for writing by a recovery.
     bursts: RwLock<()>,
     /// A recovery is due before the next burst: the root was away at the start, or an attempt ended without a record.
@@ -227,6 +229,7 @@ impl Forks {
             root_was_lost: std::sync::atomic::AtomicBool::new(false),
             fell_back: std::sync::atomic::AtomicU64::new(0),
             sync_costs: Mutex::default(),
+            bursts_ended: std::sync::atomic::AtomicU64::new(0),
             bursts: RwLock::new(()),
             unsettled: std::sync::atomic::AtomicBool::new(true),
             unpack_errors: Mutex::default(),
@@ -298,6 +301,12 @@ impl Forks {
         let pending = state.queue.pending();
         let oldest = if pending == 0 { None } else { state.queue.oldest() };
         (pending, oldest)
+    }
+
+    /// How many bursts have ended: whether the thread that makes forks gets on.
+    #[must_use]
+    pub fn bursts_ended(&self) -> u64 {
+        self.bursts_ended.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// How many forks since the start did not get their memory the first way.

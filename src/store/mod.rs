@@ -64,7 +64,7 @@ pub enum StoreError {
     #[error(transparent)]
     Root(#[from] root::RootError),
     /// Somebody else has the lock.
-    #[error("another snapkeep works on {}", path.display())]
+    #[error("another snapkeep works on {}; wait for it, or ask it by its socket", path.display())]
     Busy {
         /// The lock file.
         path: PathBuf,

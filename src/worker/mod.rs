@@ -224,6 +224,11 @@ impl Worker {
         *self.rejected.lock().unwrap_or_else(PoisonError::into_inner) = problems;
     }
 
+    /// Why the last reload was refused, if it was: every problem.
+    pub fn rejections(&self) -> Vec<String> {
+        self.rejected.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Asks running work to roll back: for a stop that has waited long enough.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::SeqCst);
@@ -328,7 +333,24 @@ pub(crate) fn problem_of_store(e: &StoreError) -> Problem {
         StoreError::Id(_) => ProblemKind::BadRequest,
         _ => ProblemKind::Failed,
     };
-    Problem::new(kind, e.to_string())
+    let next = match e {
+        StoreError::Io(e) => remedy(e.source),
+        _ => None,
+    };
+    Problem::new(kind, next.map_or_else(|| e.to_string(), |next| format!("{e}; {next}")))
+}
+
+/// What to do about an answer of the kernel, where that is the same whatever was tried.
+fn remedy(errno: nix::errno::Errno) -> Option<&'static str> {
+    use nix::errno::Errno;
+    match errno {
+        Errno::EACCES | Errno::EPERM => Some("run this as the user who has the store, or give it to this one (chown)"),
+        Errno::ENOSPC | Errno::EDQUOT => Some("make room: `snapkeep prune`, a shorter [trash] grace, or a larger file system"),
+        Errno::EROFS => Some("mount it writable; in a systemd unit it has to be below ReadWritePaths"),
+        Errno::EMFILE | Errno::ENFILE => Some("allow more open files (LimitNOFILE in the unit, ulimit -n)"),
+        Errno::EIO => Some("the device or its file system fails: look at `dmesg`"),
+        _ => None,
+    }
 }
 
 /// A fork's error as the outside sees it.

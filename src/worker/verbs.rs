@@ -26,7 +26,7 @@ use crate::snapshot::take::{TakeError, Wanted, take};
 use crate::store::Store;
 use crate::store::instances::Scan;
 use chrono::{DateTime, Utc};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The most forks that one request may ask for.
@@ -76,7 +76,7 @@ impl Sight for Worker {
         Worker::starting(self)
     }
     fn rejected(&self) -> Vec<String> {
-        self.rejected.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.rejections()
     }
 }
 

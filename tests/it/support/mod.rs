@@ -11,10 +11,12 @@
 )]
 
 pub mod counts;
+pub mod deb;
 pub mod faulty;
 pub mod fixture;
 pub mod many;
 pub mod mounts;
+pub mod nspawn;
 pub mod oracle;
 pub mod program;
 pub mod sweep;
