@@ -440,6 +440,14 @@ events! {
         path: String = "the instances root",
         at: DateTime<Utc> = "when it was noticed",
     }
+    ApiRefused = "api.refused", Warn, "Somebody asked the API for what they may not do; the same of the same caller is counted for a minute before it is reported again.", id[who, wanted, at] {
+        who: String = "the caller: user and group, or an address",
+        wanted: String = "the right that it takes: read, write or admin",
+        method: String = "the method of the last such request",
+        path: String = "its path",
+        count: u64 = "how many there were since the last report, with this one",
+        at: DateTime<Utc> = "when",
+    }
     WorkerStarted = "worker.started", Info, "The worker has recovered and takes work.", id[at] {
         version: String = "its version",
         snapshots: u64 = "snapshots in the store",

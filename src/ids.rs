@@ -37,16 +37,18 @@ impl<const N: usize> Text for ArrayString<N> {
     }
 }
 
+/// The rule of [`check_name`] as a regular expression.
+const NAME: &str = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$";
 /// The length of a snapshot id.
 const SNAPSHOT_ID: usize = 24;
 /// The length of a fork id.
 const FORK_ID: usize = 17;
 
 macro_rules! id_newtype {
-    ($(#[$meta:meta])* $name:ident, $kind:literal, $check:path) => {
-        id_newtype!($(#[$meta])* $name, $kind, $check, Arc<str>);
+    ($(#[$meta:meta])* $name:ident, $kind:literal, $check:path, $pattern:expr) => {
+        id_newtype!($(#[$meta])* $name, $kind, $check, $pattern, Arc<str>);
     };
-    ($(#[$meta:meta])* $name:ident, $kind:literal, $check:path, $text:ty) => {
+    ($(#[$meta:meta])* $name:ident, $kind:literal, $check:path, $pattern:expr, $text:ty) => {
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -68,6 +70,16 @@ macro_rules! id_newtype {
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+        }
+
+        /// The same rule as a regular expression, for those who read schemas.
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({"type": "string", "description": $kind, "pattern": $pattern})
             }
         }
 
@@ -108,31 +120,31 @@ macro_rules! id_newtype {
 
 id_newtype!(
     /// The name of a directory directly under the instances root.
-    InstanceId, "instance name", check_instance
+    InstanceId, "instance name", check_instance, r"^[^./\x00\n][^/\x00\n]{0,254}$"
 );
 id_newtype!(
     /// `YYYYMMDD-HHMMSS-` and eight characters of lower-case base 32: sorts by time, never repeats.
-    SnapshotId, "snapshot id", check_snapshot_id, ArrayString<SNAPSHOT_ID>
+    SnapshotId, "snapshot id", check_snapshot_id, "^[0-9]{8}-[0-9]{6}-[a-z2-7]{8}$", ArrayString<SNAPSHOT_ID>
 );
 id_newtype!(
     /// A fork's identity, and that of the request which makes it: `f` and sixteen characters of base 32.
-    ForkId, "fork id", check_fork_id, ArrayString<FORK_ID>
+    ForkId, "fork id", check_fork_id, "^f[a-z2-7]{16}$", ArrayString<FORK_ID>
 );
 id_newtype!(
     /// The name of a `[[policy]]`.
-    PolicyName, "policy name", check_name
+    PolicyName, "policy name", check_name, NAME
 );
 id_newtype!(
     /// A snapshot's name for people, unique per instance.
-    SnapshotName, "snapshot name", check_name
+    SnapshotName, "snapshot name", check_name, NAME
 );
 id_newtype!(
     /// The name of a hold (a pin by hand).
-    HoldName, "hold name", check_name
+    HoldName, "hold name", check_name, NAME
 );
 id_newtype!(
     /// The name of a fork: an instance name under the stricter rule of names that snapkeep makes itself.
-    ForkName, "fork name", check_name
+    ForkName, "fork name", check_name, NAME
 );
 
 impl From<ForkName> for InstanceId {

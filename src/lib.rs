@@ -26,7 +26,7 @@
 //! | [`reclaim`] | the cut, and unlinking after the grace |
 //! | [`schedule`] | the durable ledger, one slot from begun to its outcome, and how they all do (`health`) |
 //! | [`worker`] | one code path behind all verbs: opening, looking, acting, verifying |
-//! | [`api`] | HTTP on the worker's unix socket, and the client of it |
+//! | [`api`] | HTTP on the worker's unix socket and on loopback: who may do what, OpenAPI, metrics, the client |
 //! | [`daemon`] | `run`: signals, timers, threads, reload; where log lines go (`log`, `journal`); what the service manager is told (`notify`), and its sockets (`listen`) |
 //! | [`cli`] | arguments, text and JSON, exit codes |
 //! | [`fuzzing`] | what must hold for any bytes of a config, manifest, journal or fork record; for `fuzz/` and tests |

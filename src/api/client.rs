@@ -1,12 +1,14 @@
 //! The verbs, asked of the worker over its socket.
 
+use super::access::WhoView;
+use super::ask::encode;
 use crate::ids::{ForkId, HoldName, InstanceId};
 use crate::worker::backend::{Answer, Backend, Removal};
 use crate::worker::importing::{ImportBody, ImportView};
 use crate::worker::problem::{Problem, ProblemKind};
 use crate::worker::view::{
     ClockView, Findings, ForkBody, ForkViews, PlanBody, PlanView, PruneBody, PruneReport, RemovedView, RequestView, Requests, RestoredView,
-    SnapshotFilter, SnapshotView, Snapshots, StatusView, TakeBody, TrashView, UndeletedView, UnforkedView, VerifyBody,
+    SnapshotFilter, SnapshotView, Snapshots, StatusView, TakeBody, TrashView, UndeleteBody, UndeletedView, UnforkedView, VerifyBody,
 };
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
@@ -20,6 +22,8 @@ use tokio::net::UnixStream;
 
 /// How long a verb that does not copy may take.
 const QUICK: Duration = Duration::from_secs(30);
+/// So many snapshots are asked for at once.
+const PAGE: usize = 5000;
 /// How long a worker may take to say that it is there.
 const HELLO: Duration = Duration::from_secs(2);
 
@@ -83,6 +87,27 @@ impl Client {
         Ok((status, bytes))
     }
 
+    /// What this process may do, by the worker's configuration.
+    ///
+    /// # Errors
+    /// [`Problem`] if the worker does not answer.
+    pub fn whoami(&self) -> Answer<WhoView> {
+        self.ask(Call::get("/v1/whoami"))
+    }
+
+    /// Page by page, so that no answer takes long however many there are.
+    fn all_snapshots(&self, filter: &SnapshotFilter) -> Answer<Snapshots> {
+        let mut page = SnapshotFilter { limit: Some(PAGE), ..filter.clone() };
+        let mut all = self.snapshots(&page)?;
+        while let Some(next) = all.next.take() {
+            page.after = Some(next.parse().map_err(|e: &str| Problem::new(ProblemKind::Failed, e))?);
+            let more = self.snapshots(&page)?;
+            all.snapshots.extend(more.snapshots);
+            all.next = more.next;
+        }
+        Ok(all)
+    }
+
     fn ask<T: DeserializeOwned>(&self, call: Call<'_>) -> Answer<T> {
         let exchange = self.exchange(call.method, &call.path, call.headers, call.body);
         let result = self.runtime.block_on(async {
@@ -135,10 +160,15 @@ impl Call<'_> {
     }
 }
 
-/// Percent-encodes all but letters, digits, `-`, `_`, `.` and `~`.
-fn encode(text: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b);
-    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+fn query_of(filter: &SnapshotFilter) -> String {
+    let name = |value: Option<&str>, key: &str| value.map(|value| format!("{key}={}", encode(value)));
+    let state = filter.state.and_then(|state| serde_json::to_value(state).ok());
+    let mut pairs: Vec<String> = filter.tags.iter().map(|(key, value)| format!("tag={}", encode(&format!("{key}={value}")))).collect();
+    pairs.extend(name(filter.instance.as_ref().map(AsRef::as_ref), "instance"));
+    pairs.extend(name(filter.policy.as_ref().map(AsRef::as_ref), "policy"));
+    pairs.extend(name(state.as_ref().and_then(|state| state.as_str()), "state"));
+    pairs.extend(filter.after.map(|after| format!("cursor={after}")));
+    pairs.join("&")
 }
 
 fn snapshot_path(snapshot: &str, rest: &str) -> String {
@@ -147,11 +177,8 @@ fn snapshot_path(snapshot: &str, rest: &str) -> String {
 
 impl Backend for Client {
     fn snapshots(&self, filter: &SnapshotFilter) -> Answer<Snapshots> {
-        let pairs =
-            [("instance", filter.instance.as_ref().map(AsRef::<str>::as_ref)), ("policy", filter.policy.as_ref().map(AsRef::as_ref))];
-        let mut pairs: Vec<String> = pairs.iter().filter_map(|(k, v)| v.map(|v: &str| format!("{k}={}", encode(v)))).collect();
-        pairs.extend(filter.tags.iter().map(|(key, value)| format!("tag={}", encode(&format!("{key}={value}")))));
-        self.ask(Call::get(format!("/v1/snapshots?{}", pairs.join("&"))))
+        let Some(limit) = filter.limit else { return self.all_snapshots(filter) };
+        self.ask(Call::get(format!("/v1/snapshots?{}&limit={limit}", query_of(filter))))
     }
     fn snapshot(&self, snapshot: &str) -> Answer<SnapshotView> {
         self.ask(Call::get(snapshot_path(snapshot, "")))
@@ -169,6 +196,16 @@ impl Backend for Client {
     }
     fn unfork(&self, name: &InstanceId) -> Answer<UnforkedView> {
         self.ask(Call::new(Method::DELETE, format!("/v1/forks/{}", encode(name.as_str()))).patient())
+    }
+    fn settle(&self, ids: &[ForkId], wait: Duration) -> Answer<Requests> {
+        let until = std::time::Instant::now() + wait;
+        loop {
+            let requests = ids.iter().map(|id| self.request(id)).collect::<Answer<Vec<RequestView>>>()?;
+            if requests.iter().all(RequestView::is_final) || std::time::Instant::now() >= until {
+                return Ok(Requests { requests, next: None });
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
     fn queue(&self) -> Answer<Requests> {
         self.ask(Call::get("/v1/queue"))
@@ -215,7 +252,8 @@ impl Backend for Client {
         self.ask(Call::get("/v1/trash").patient())
     }
     fn undelete(&self, what: &str, name: Option<&InstanceId>) -> Answer<UndeletedView> {
-        self.ask(Call::new(Method::POST, "/v1/undelete").with(&serde_json::json!({"what": what, "name": name})))
+        let body = UndeleteBody { what: what.to_owned(), name: name.cloned() };
+        self.ask(Call::new(Method::POST, "/v1/undelete").with(&body))
     }
     fn clock(&self, accept: bool) -> Answer<ClockView> {
         self.ask(if accept { Call::new(Method::POST, "/v1/clock/accept") } else { Call::get("/v1/clock") })

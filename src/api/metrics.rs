@@ -1,8 +1,8 @@
 //! `/metrics`: what Prometheus reads.
 
+use super::ask::look;
 use super::reply::problem_reply;
-use crate::worker::backend::{Answer, Backend};
-use crate::worker::problem::{Problem, ProblemKind};
+use super::router::Api;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
@@ -12,12 +12,9 @@ use std::sync::Arc;
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// All metrics of the worker.
-pub(super) async fn metrics(State(backend): State<Arc<dyn Backend>>) -> Response {
-    let done = tokio::task::spawn_blocking(move || backend.metrics()).await;
-    let text: Answer<String> =
-        done.unwrap_or_else(|e| Err(Problem::new(ProblemKind::Failed, format!("the metrics could not be read: {e}"))));
-    match text {
+pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
+    match look(&api, |worker| worker.metrics()).await {
         Ok(text) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
-        Err(problem) => problem_reply(&problem),
+        Err(problem) => problem_reply(problem),
     }
 }

@@ -1,12 +1,32 @@
-//! The socket: made with mode 0600, a stale one replaced, a live one never.
+//! The socket: made with the mode that the configuration wants, a stale one replaced, a live one never; loopback beside it if
+//! that was asked for; and the connections, of which there are only so many.
 
-use super::router;
-use crate::worker::backend::Backend;
+use super::access::{self, Peer};
+use super::router::{Api, router};
+use crate::config::ApiConfig;
+use crate::worker::Worker;
+use axum::Router;
+use axum::body::Body;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::net::UnixListener;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+/// So many connections at once.
+const CONNECTIONS: usize = 512;
+/// How long a request's head may take to come; and how long a connection may be idle.
+const SLOWEST_HEAD: Duration = Duration::from_secs(30);
+/// No head is longer, bytes.
+const LONGEST_HEAD: usize = 64 << 10;
+/// How long to wait when a connection could not be accepted.
+const BREATHER: Duration = Duration::from_millis(50);
 
 /// Why the socket cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +51,20 @@ pub enum ApiError {
         /// The reason.
         source: io::Error,
     },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; choose another port in [api] tcp")]
+    Tcp {
+        /// The address.
+        address: SocketAddr,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The token would not be believed.
+    #[error("[api] token_file: {why}")]
+    Token {
+        /// Why not, and what to do.
+        why: String,
+    },
 }
 
 /// Makes the socket. The caller has the store's lock, so a socket of ours on which nobody answers is stale.
@@ -38,7 +72,7 @@ pub enum ApiError {
 /// # Errors
 /// [`ApiError`].
 #[expect(clippy::disallowed_methods, reason = "the socket is no file of the store's tree")]
-pub fn bind(path: &Path) -> Result<UnixListener, ApiError> {
+pub fn bind(path: &Path, mode: u32) -> Result<UnixListener, ApiError> {
     let failed = |source| ApiError::Io { path: path.to_owned(), source };
     match std::fs::symlink_metadata(path) {
         Ok(meta) if !meta.file_type().is_socket() => return Err(ApiError::NoSocket { path: path.to_owned() }),
@@ -57,19 +91,101 @@ pub fn bind(path: &Path) -> Result<UnixListener, ApiError> {
         Err(e) => return Err(failed(e)),
     }
     let listener = UnixListener::bind(&hidden).map_err(failed)?;
-    std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
     std::fs::rename(&hidden, path).map_err(failed)?;
     Ok(listener)
 }
 
-/// Serves until `shutdown` comes; requests in flight are answered first.
+/// Listens on a loopback address. A token file that would not be believed is better known now than at the first request.
 ///
 /// # Errors
-/// [`io::Error`] of the listener.
-pub async fn serve(
-    listener: UnixListener,
-    backend: Arc<dyn Backend>,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
-    axum::serve(listener, router(backend)).with_graceful_shutdown(shutdown).await
+/// [`ApiError::Tcp`], [`ApiError::Token`].
+pub async fn bind_tcp(config: &ApiConfig) -> Result<Option<TcpListener>, ApiError> {
+    let Some(address) = config.tcp else { return Ok(None) };
+    if let Some(file) = &config.token_file {
+        access::read_token(file).map_err(|why| ApiError::Token { why })?;
+    }
+    TcpListener::bind(address).await.map(Some).map_err(|source| ApiError::Tcp { address, source })
+}
+
+/// Where requests come from.
+#[derive(Debug)]
+pub struct Listeners {
+    /// The worker's socket.
+    pub unix: UnixListener,
+    /// Loopback, if that was asked for.
+    pub tcp: Option<TcpListener>,
+}
+
+/// Serves until `stop` is true; requests in flight are answered first.
+pub async fn serve(listeners: Listeners, worker: Arc<Worker>, mut stop: watch::Receiver<bool>) {
+    let api = Arc::new(Api::new(worker));
+    let router = router(Arc::clone(&api));
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        // Whoever comes when all places are taken waits in the kernel's own queue, which is bounded.
+        let place = tokio::select! {
+            place = Arc::clone(&room).acquire_owned() => place,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let accepted = tokio::select! {
+            stream = listeners.unix.accept() => stream.and_then(|(stream, _)| Ok((Peer::of_unix(&stream)?, Stream::Unix(stream)))),
+            stream = accept_tcp(listeners.tcp.as_ref()) => stream,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        match (accepted, place) {
+            (Ok((peer, stream)), Ok(place)) => {
+                let (router, stop) = (router.clone(), stop.clone());
+                connections.spawn(async move {
+                    match stream {
+                        Stream::Unix(stream) => converse(stream, peer, router, stop).await,
+                        Stream::Tcp(stream) => converse(stream, peer, router, stop).await,
+                    }
+                    drop(place);
+                });
+            }
+            // Too many open files, or a caller who was gone at once: the next one may have more luck.
+            _ => tokio::time::sleep(BREATHER).await,
+        }
+        while connections.try_join_next().is_some() {}
+    }
+    drop(listeners);
+    while connections.join_next().await.is_some() {}
+    api.lanes.empty().await;
+}
+
+enum Stream {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+async fn accept_tcp(listener: Option<&TcpListener>) -> io::Result<(Peer, Stream)> {
+    let Some(listener) = listener else { return std::future::pending().await };
+    let (stream, from) = listener.accept().await?;
+    let to = stream.local_addr()?;
+    drop(stream.set_nodelay(true));
+    Ok((Peer::Tcp { from, to }, Stream::Tcp(stream)))
+}
+
+/// Answers what comes on one connection; how it ends concerns the caller alone.
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, peer: Peer, router: Router, mut stop: watch::Receiver<bool>) {
+    let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(peer.clone());
+        // A router is always ready.
+        tower_service::Service::call(&mut router.clone(), request)
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(SLOWEST_HEAD)
+        .max_buf_size(LONGEST_HEAD)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    drop(connection.await);
 }

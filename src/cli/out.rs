@@ -1,6 +1,6 @@
 //! Printing: the one place that writes to the terminal. A reader that goes away ends it quietly.
 
-use crate::worker::problem::Problem;
+use crate::worker::problem::{Problem, ProblemKind};
 use serde::Serialize;
 use std::io::{IsTerminal as _, Write as _};
 
@@ -30,7 +30,9 @@ impl Out {
         if self.json {
             complain(&serde_json::to_string_pretty(problem).unwrap_or_else(|_| problem.detail.clone()));
         } else {
-            complain(&format!("snapkeep: {}", problem.detail));
+            // Where the detail does not say what to do, the kind does.
+            let next = if problem.kind == ProblemKind::Forbidden { format!("\n{}", problem.remedy) } else { String::new() };
+            complain(&format!("snapkeep: {}{next}", problem.detail));
         }
         problem.kind.exit_code()
     }

@@ -49,7 +49,7 @@ fn plain(text: &str) -> String {
 
 #[test]
 fn a_list_of_snapshots_is_aligned_and_says_who_needs_what() {
-    let all = Snapshots { snapshots: vec![view(1, 0), view(2, 12)], unreadable: vec![] };
+    let all = Snapshots { snapshots: vec![view(1, 0), view(2, 12)], unreadable: vec![], next: None };
     insta::assert_snapshot!(plain(&snapshots(&all, now())), @r"
     ID                        INSTANCE  NAME      POLICY   KIND     AGE            SIZE  REFS  STATE
     20261124-090301-abcdefgh  golden    golden-1  by hand  standby  40 min ago  300 MiB     0  held:release

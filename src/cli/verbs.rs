@@ -45,7 +45,8 @@ pub(super) fn carry_out(verb: Verb, backend: &dyn Backend, out: Out, now: DateTi
             out.show(&trash, || render::trash(&trash, now));
         }
         Verb::Ls { instance, policy, tag, trash: false } => {
-            let all = backend.snapshots(&SnapshotFilter { instance, policy, tags: tag.into_iter().collect() })?;
+            let all =
+                backend.snapshots(&SnapshotFilter { instance, policy, tags: tag.into_iter().collect(), ..SnapshotFilter::default() })?;
             out.show(&all, || render::snapshots(&all, now));
         }
         Verb::Show { snapshot } => {

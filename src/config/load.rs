@@ -76,6 +76,7 @@ pub fn parse(mut files: Vec<(PathBuf, String)>) -> Result<Config, ConfigError> {
         store: main.store,
         instances: main.instances,
         socket: main.socket,
+        api: main.api,
         fork: main.fork,
         pool: main.pool,
         skip: main.skip,

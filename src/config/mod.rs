@@ -4,6 +4,7 @@
 //! `resolve`, `policy` and `cron` give values their meaning; `problem` says what is wrong and where. Nothing here
 //! touches the store or the instances root, or knows whether a worker runs.
 
+mod access;
 mod cron;
 pub mod lint;
 mod load;
@@ -18,6 +19,7 @@ mod skip;
 mod tests;
 mod units;
 
+pub use access::{ApiConfig, Principal};
 pub use load::{load, parse, read_files};
 pub use prefork::{PoolConfig, Prefork};
 pub use problem::{ConfigError, Problem};
@@ -45,6 +47,8 @@ pub struct Config {
     pub instances: PathBuf,
     /// The worker's unix socket.
     pub socket: PathBuf,
+    /// Who may use the API, and from where.
+    pub api: ApiConfig,
     /// How forks are made.
     pub fork: ForkConfig,
     /// Forks made ahead of need.
@@ -101,6 +105,8 @@ impl Config {
             ("store.path", self.store != new.store),
             ("store.instances", self.instances != new.instances),
             ("api.socket", self.socket != new.socket),
+            ("api.mode", self.api.mode != new.api.mode),
+            ("api.tcp", self.api.tcp != new.api.tcp),
             ("worker.threads", self.threads != new.threads),
         ];
         keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()

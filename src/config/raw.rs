@@ -106,6 +106,15 @@ written_as! {
         "type": "string", "title": "a share such as \"20%\"",
         "pattern": "^\\s*[0-9]+(\\.[0-9]+)?\\s*%\\s*$", "examples": ["20%", "85%"],
     };
+    SocketMode = { "type": "string", "title": "a mode such as \"0660\"", "pattern": "^0?[0-7]{3}$", "examples": ["0600", "0660"] };
+    Loopback = {
+        "type": "string", "title": "a loopback address and port such as \"127.0.0.1:7373\"",
+        "examples": ["127.0.0.1:7373", "[::1]:7373"],
+    };
+    Principal = {
+        "type": "string", "title": "somebody such as \"user:alice\" or \"group:kvm\"",
+        "pattern": "^(uid|gid|user|group):.+$", "examples": ["uid:1000", "user:alice", "gid:107", "group:kvm"],
+    };
     Zone = { "type": "string", "title": "a time zone such as \"Europe/Vienna\"", "examples": ["UTC", "Europe/Vienna"] };
 }
 
@@ -169,6 +178,24 @@ pub(super) struct RawApi {
     /// The worker's unix socket; `snapkeep.sock` in the store if not given.
     #[schemars(with = "Option<AbsolutePath>")]
     pub(super) socket: Option<Text>,
+    /// The socket's mode: who may connect at all.
+    #[schemars(with = "Option<SocketMode>", extend("default" = "0600"))]
+    pub(super) mode: Option<Text>,
+    /// A loopback address and port to listen on as well; not if not given.
+    #[schemars(with = "Option<Loopback>")]
+    pub(super) tcp: Option<Text>,
+    /// A file with the token that lets whoever comes over TCP do everything.
+    #[schemars(with = "Option<AbsolutePath>")]
+    pub(super) token_file: Option<Text>,
+    /// Who may look, besides root and the worker's own user.
+    #[schemars(with = "Option<Vec<Principal>>")]
+    pub(super) read: Option<Vec<Text>>,
+    /// Who may take, fork and remove as well.
+    #[schemars(with = "Option<Vec<Principal>>")]
+    pub(super) write: Option<Vec<Text>>,
+    /// Who may do everything.
+    #[schemars(with = "Option<Vec<Principal>>")]
+    pub(super) admin: Option<Vec<Text>>,
 }
 
 /// `[fork]`

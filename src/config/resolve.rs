@@ -24,6 +24,7 @@ pub(super) struct Main {
     pub(super) store: PathBuf,
     pub(super) instances: PathBuf,
     pub(super) socket: PathBuf,
+    pub(super) api: super::ApiConfig,
     pub(super) fork: ForkConfig,
     pub(super) pool: PoolConfig,
     pub(super) skip: Skip,
@@ -55,6 +56,7 @@ pub(super) fn main(raw: &RawConfig, report: &mut Report<'_>) -> Main {
     let fill = fill(raw.space.as_ref(), report);
     Main {
         socket: socket(raw, &store, report),
+        api: super::access::resolve(raw.api.as_ref(), report),
         store,
         instances,
         fork: fork(raw.fork.as_ref()),
@@ -217,7 +219,7 @@ fn directories(raw: Option<&RawStore>, report: &mut Report<'_>) -> (PathBuf, Pat
 }
 
 /// An absolute path without `..`, and without `.` and doubled slashes.
-fn absolute(key: &str, text: &Text, report: &mut Report<'_>) -> Option<PathBuf> {
+pub(super) fn absolute(key: &str, text: &Text, report: &mut Report<'_>) -> Option<PathBuf> {
     let path = Path::new(text.get_ref());
     let name = key.rsplit('.').next().unwrap_or(key);
     let complaint = if text.get_ref().is_empty() {

@@ -6,13 +6,13 @@ use crate::worker::problem::{Problem, ProblemKind};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-/// The socket at `path`: one that was passed, or one of our own.
+/// The socket at `path`: one that was passed, or one of our own with the mode `mode`.
 ///
 /// # Errors
 /// [`Problem`] if it cannot be made, or what was passed is something else.
-pub(super) fn socket(path: &Path) -> Answer<tokio::net::UnixListener> {
+pub(super) fn socket(path: &Path, mode: u32) -> Answer<tokio::net::UnixListener> {
     let Some(listener) = passed(listenfd::ListenFd::from_env(), path)? else {
-        return api::bind(path).map_err(|e| Problem::new(ProblemKind::Failed, e.to_string()));
+        return api::bind(path, mode).map_err(|e| Problem::new(ProblemKind::Failed, e.to_string()));
     };
     let tokio = listener.set_nonblocking(true).and_then(|()| tokio::net::UnixListener::from_std(listener));
     tokio.map_err(|e| Problem::new(ProblemKind::Failed, format!("cannot listen on {}, which systemd passed: {e}", path.display())))

@@ -6,7 +6,7 @@ use crate::api;
 use crate::config::Config;
 use crate::event::Event;
 use crate::schedule::Job;
-use crate::worker::backend::{Answer, Backend};
+use crate::worker::backend::Answer;
 use crate::worker::problem::{Problem, ProblemKind};
 use crate::worker::{Surroundings, Worker, problem_of_open};
 use std::path::PathBuf;
@@ -112,10 +112,9 @@ impl Daemon {
         let mut signals = Signals::new()?;
         let (stop, stopped) = watch::channel(false);
         let told = self.manager.start()?;
-        let listener = listen::socket(&socket)?;
-        let backend: Arc<dyn Backend> = Arc::clone(&self.worker) as _;
-        let mut until = stopped.clone();
-        let server = tokio::spawn(api::serve(listener, backend, async move { drop(until.wait_for(|stop| *stop).await) }));
+        let access = self.worker.config().api.clone();
+        let listeners = api::Listeners { unix: listen::socket(&socket, access.mode)?, tcp: api::bind_tcp(&access).await? };
+        let server = tokio::spawn(api::serve(listeners, Arc::clone(&self.worker), stopped.clone()));
         let mut tasks = JoinSet::new();
         let (mut plain, mut metronome) = (Vec::new(), None);
         // Reads are answered from here on; what changes something waits, and nothing is due or goes, until this is over.

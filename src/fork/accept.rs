@@ -2,7 +2,7 @@
 //! requests share the syncs of 3 and 4, and those two one commit of the file system's log: which is why the refs are
 //! synced last. A start that finds a request without its ref makes it (`reconcile.rs`), before anything is removed.
 
-use super::queue::{Admission, Ask, Naming, Record, Request, RequestState};
+use super::queue::{Admission, Ask, Denied, Naming, Record, Request, RequestState};
 use super::{ForkError, Forks};
 use crate::event::Event;
 use crate::ids::{ForkId, ForkName, SnapshotId};
@@ -54,12 +54,19 @@ impl Forks {
     fn admit(&self, asks: &[Ask]) -> Vec<Admitted> {
         let mut names = Namer::default();
         let max_pending = self.config().max_pending;
-        asks.iter()
-            .map(|ask| match self.admit_one(ask, &mut names, max_pending) {
-                Ok(admitted) => admitted,
-                Err(e) => Admitted::No(e),
-            })
-            .collect()
+        let admit = |ask| self.admit_one(ask, &mut names, max_pending).unwrap_or_else(Admitted::No);
+        let mut answers: Vec<Admitted> = asks.iter().map(admit).collect();
+        let broken: HashSet<u64> =
+            asks.iter().zip(&answers).filter(|(_, a)| matches!(a, Admitted::No(_))).map(|(ask, _)| ask.batch).collect();
+        for (ask, answer) in asks.iter().zip(&mut answers) {
+            if ask.batch != 0 && broken.contains(&ask.batch) && !matches!(answer, Admitted::No(_)) {
+                if let Some(request) = answer.new_request() {
+                    self.state().queue.give_up(&request.id);
+                }
+                *answer = Admitted::No(Denied::Together.into());
+            }
+        }
+        answers
     }
 
     fn admit_one(&self, ask: &Ask, names: &mut Namer, max_pending: usize) -> Result<Admitted, ForkError> {

@@ -288,6 +288,12 @@ impl Forks {
         self.state().queue.get(id).cloned()
     }
 
+    /// Whether a request, or a fork that lives, has this idempotency key.
+    #[must_use]
+    pub fn knows_key(&self, key: &str) -> bool {
+        self.state().queue.by_key(key).is_some()
+    }
+
     /// How many requests are unfinished.
     #[must_use]
     pub fn pending(&self) -> usize {

@@ -100,6 +100,8 @@ pub struct Ask {
     pub snapshot: SnapshotId,
     /// What to call it.
     pub naming: Naming,
+    /// Asks of one batch are accepted together, or none is; 0: on its own.
+    pub batch: u64,
 }
 
 /// What to call a fork.
@@ -123,6 +125,9 @@ pub enum Denied {
     /// Too many wait already.
     #[error("{0} requests wait already ([fork] max_pending); try again later")]
     Full(usize),
+    /// Another one of the same batch is refused.
+    #[error("another fork of the same request was refused")]
+    Together,
     /// The request is not there, or no longer.
     #[error("there is no fork request {0}")]
     Unknown(ForkId),
@@ -178,7 +183,11 @@ impl Queue {
         if let Some(key) = &ask.key
             && let Some(before) = self.by_key(key)
         {
-            let same_name = matches!(ask.naming, Naming::Prefixed(_)) || before.name == *name;
+            let same_name = match &ask.naming {
+                Naming::Named(_) => before.name == *name,
+                // It has got another number now.
+                Naming::Prefixed(prefix) => before.name.as_str().rsplit_once('-').is_some_and(|(own, _)| own == prefix),
+            };
             let same = before.snapshot_id == ask.snapshot && same_name;
             return if same { Ok(Admission::Known(Box::new(before.clone()))) } else { Err(Denied::KeyReused(key.clone())) };
         }

@@ -240,7 +240,7 @@ pub struct SnapshotFacts {
 }
 
 /// A snapshot's state: manifest and marks together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "each is what its name says")]
 pub enum SnapshotState {

@@ -44,6 +44,11 @@ pub trait Backend: Send + Sync {
     fn queue(&self) -> Answer<Requests>;
     /// One request.
     fn request(&self, id: &ForkId) -> Answer<RequestView>;
+    /// These requests as they are once nothing will happen to any of them, or the time is over.
+    fn settle(&self, ids: &[ForkId], _wait: Duration) -> Answer<Requests> {
+        let requests = ids.iter().map(|id| self.request(id)).collect::<Answer<_>>()?;
+        Ok(Requests { requests, next: None })
+    }
     /// `queue cancel`.
     fn cancel(&self, id: &ForkId) -> Answer<RequestView>;
     /// `rm`, with `--defer` or `--unreadable`.

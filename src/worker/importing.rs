@@ -17,16 +17,18 @@ use crate::store::fs::FileType;
 use crate::store::manifest::TimeFrom;
 use crate::store::{Store, Summary};
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 /// Directories to be taken in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImportBody {
     /// The directory that they are in, an absolute path.
+    #[schemars(regex(pattern = "^/"))]
     pub dir: PathBuf,
     /// What they are snapshots of; it need not be there.
     pub instance: InstanceId,
@@ -51,7 +53,7 @@ pub struct ImportBody {
 }
 
 /// What became, or would become, of each entry of a directory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[expect(missing_docs, reason = "what was asked for, as it was understood")]
 pub struct ImportView {
     pub dir: PathBuf,
@@ -65,7 +67,7 @@ pub struct ImportView {
 }
 
 /// One entry.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ImportedView {
     /// Its name.
     pub name: String,
@@ -74,6 +76,7 @@ pub struct ImportedView {
     /// Where that is from: `name` or `mtime`.
     pub by: Option<TimeFrom>,
     /// `taken` (or that it would be, in a dry run), `known` (it was before), `left`, or `failed`.
+    #[schemars(extend("enum" = ["taken", "known", "left", "failed"]))]
     pub result: String,
     /// The snapshot.
     pub id: Option<SnapshotId>,

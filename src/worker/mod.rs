@@ -358,7 +358,8 @@ pub(crate) fn problem_of_fork(e: &ForkError) -> Problem {
     use crate::fork::queue::Denied;
     let kind = match e {
         ForkError::Denied(Denied::Unknown(_)) | ForkError::NoSnapshot(_) | ForkError::NoFork(_) => ProblemKind::NotFound,
-        ForkError::Denied(Denied::Full(_)) => ProblemKind::Busy,
+        ForkError::Denied(Denied::Full(_)) => ProblemKind::QueueFull,
+        ForkError::Denied(Denied::KeyReused(_)) => ProblemKind::KeyReused,
         ForkError::InUse { .. } => ProblemKind::InUse,
         ForkError::Denied(_) | ForkError::NotForkable(..) | ForkError::NamesSource { .. } => ProblemKind::Conflict,
         ForkError::Store(e) => return problem_of_store(e),

@@ -122,7 +122,7 @@ impl Backend for Reader {
     }
     fn queue(&self) -> Answer<Requests> {
         match &self.queue {
-            Ok(queue) => Ok(Requests { requests: queue.list().into_iter().map(RequestView::from).collect() }),
+            Ok(queue) => Ok(Requests { requests: queue.list().into_iter().map(RequestView::from).collect(), next: None }),
             Err(why) => Err(Problem::new(ProblemKind::Failed, why.clone())),
         }
     }

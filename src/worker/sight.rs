@@ -3,7 +3,7 @@
 
 use super::backend::Answer;
 use super::problem::{Problem, ProblemKind};
-use super::view::{ClockView, ForkView, ForkViews, SnapshotFilter, SnapshotView, Snapshots, UnreadableSnapshot};
+use super::view::{ClockView, ForkView, ForkViews, Place, SnapshotFilter, SnapshotView, Snapshots, UnreadableSnapshot};
 use crate::config::Config;
 use crate::fork::pool::PoolCounts;
 use crate::fork::queue::Request;
@@ -65,8 +65,11 @@ pub(super) const LISTED: Duration = Duration::from_secs(60);
 pub(super) fn snapshots(sight: &dyn Sight, filter: &SnapshotFilter) -> Snapshots {
     let mut all = Snapshots::default();
     let mut found = Vec::new();
-    for (id, known) in sight.store().index().present() {
+    let index = sight.store().index();
+    for (id, known) in index.present() {
         match &known.summary {
+            // They have no place in the order: the first page has them.
+            None if filter.after.is_some() => {}
             None => {
                 let why = known.damage().unwrap_or_default();
                 all.unreadable.push(UnreadableSnapshot { id: id.clone(), why, ref_count: known.refs.len() as u64 });
@@ -75,15 +78,22 @@ pub(super) fn snapshots(sight: &dyn Sight, filter: &SnapshotFilter) -> Snapshots
                 let instance = filter.instance.as_ref().is_none_or(|i| *i == summary.instance);
                 let policy = filter.policy.as_ref().is_none_or(|p| Some(p) == summary.policy.as_ref());
                 let tags = filter.tags.iter().all(|(key, value)| summary.tags.get(key) == Some(value));
-                if instance && policy && tags {
-                    found.push(((summary.order_at, summary.seq), view(sight.store(), summary, known)));
+                let state = filter.state.is_none_or(|state| state == known.state());
+                // Not by `seq` alone: what was imported is older than what was taken before it came.
+                let place = Place(summary.order_at.timestamp_nanos_opt().unwrap_or(i64::MAX), summary.seq);
+                if instance && policy && tags && state && filter.after.is_none_or(|after| place > after) {
+                    found.push((place, summary, known));
                 }
             }
         }
     }
-    // Not by `seq` alone: what was imported is older than what was taken before it came.
-    found.sort_by_key(|(order, _)| *order);
-    all.snapshots = found.into_iter().map(|(_, view)| view).collect();
+    found.sort_unstable_by_key(|(place, ..)| *place);
+    if let Some(limit) = filter.limit.filter(|limit| *limit < found.len()) {
+        found.truncate(limit);
+        all.next = found.last().map(|(place, ..)| place.to_string());
+    }
+    all.snapshots = found.into_iter().map(|(_, summary, known)| view(sight.store(), summary, known)).collect();
+    drop(index);
     // Only now, with the index free: measuring reads the disk.
     let ids: Vec<SnapshotId> = all.snapshots.iter().map(|view| view.id.clone()).collect();
     let bytes = sight.store().reclaimable_of(&ids, LISTED, sight.config().threads);

@@ -33,7 +33,7 @@ pub(super) fn bytes(sight: &dyn Sight) -> u64 {
 pub(super) fn list(sight: &dyn Sight) -> Answer<TrashView> {
     let measure = |entry: &Trashed| sizes::reclaimable(&sight.store().fs, &entry.path).unwrap_or(0);
     let trash = entries(sight)?.iter().map(|entry| TrashedView { reclaimable_bytes: measure(entry), ..view(sight, entry) }).collect();
-    Ok(TrashView { trash })
+    Ok(TrashView { trash, next: None })
 }
 
 fn view(sight: &dyn Sight, entry: &Trashed) -> TrashedView {

@@ -14,8 +14,9 @@ use super::{Worker, planning, problem_of_fork, problem_of_store, status, trashed
 use crate::config::Config;
 use crate::driver::Plain;
 use crate::event::Event;
+use crate::fork::ForkError;
 use crate::fork::pool::PoolCounts;
-use crate::fork::queue::{Ask, Naming, Request};
+use crate::fork::queue::{Ask, Denied, Naming, Request};
 use crate::ids::{ForkId, ForkName, HoldName, InstanceId, SnapshotId};
 use crate::policy::cadence::LedgerEntry;
 use crate::policy::{Candidate, KindRule};
@@ -31,6 +32,8 @@ use std::time::{Duration, Instant};
 
 /// The most forks that one request may ask for.
 const MOST_FORKS: usize = 10_000;
+/// The number of the next batch: its requests are accepted together, or not at all.
+static BATCHES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
 
 impl Sight for Worker {
     fn store(&self) -> &Store {
@@ -108,6 +111,30 @@ impl Worker {
 }
 
 impl Worker {
+    /// Waits as [`Worker::wait_for`] does; a queue that was closed meanwhile makes nothing any more.
+    fn wait_until_settled(&self, requests: &mut [Request], wait: Duration) -> Answer<()> {
+        self.wait_for(requests, wait);
+        let pending: Vec<&str> = requests.iter().filter(|r| !r.state.is_final()).map(|r| r.name.as_str()).collect();
+        match self.forks.closed().filter(|_| !pending.is_empty()) {
+            None => Ok(()),
+            Some(why) => {
+                let detail = format!("{why}; accepted, and to be made after the next start: {}", pending.join(", "));
+                Err(Problem::new(ProblemKind::Failed, detail))
+            }
+        }
+    }
+
+    /// A key stands for one body: one fork, or so many. The queue compares snapshot and names itself.
+    fn refuse_reused_key(&self, body: &ForkBody, count: usize) -> Answer<()> {
+        let Some(key) = &body.key else { return Ok(()) };
+        let is_known = |at: usize| self.forks.knows_key(&format!("{key}/{at}"));
+        let is_another = match count {
+            1 => is_known(0),
+            _ => self.forks.knows_key(key) || is_known(count) || is_known(0) != is_known(count - 1),
+        };
+        if is_another { Err(problem_of_fork(&Denied::KeyReused(key.clone()).into())) } else { Ok(()) }
+    }
+
     /// `undelete` of a snapshot that is not in the trash: it may be marked to go with its last fork.
     fn keep_after_all(&self, what: &str) -> Answer<UndeletedView> {
         let not_there = || problem_of_reclaim(&ReclaimError::NotInTrash(what.to_owned()));
@@ -177,28 +204,31 @@ impl Backend for Worker {
         self.ready()?;
         let id = self.resolve(snapshot)?;
         let asks = asks(&id, body)?;
+        self.refuse_reused_key(body, asks.len())?;
         let mut requests = Vec::with_capacity(asks.len());
-        let mut refused = None;
+        let mut refused: Option<ForkError> = None;
         for answer in self.forks.accept(asks) {
             match answer {
                 Ok(request) => requests.push(request),
-                Err(e) => refused = refused.or(Some(problem_of_fork(&e))),
+                // Of a batch all but one are refused for the sake of that one.
+                Err(e) if refused.as_ref().is_none_or(|first| matches!(first, ForkError::Denied(Denied::Together))) => refused = Some(e),
+                Err(_) => {}
             }
         }
-        if let Some(problem) = refused {
-            let accepted: Vec<&str> = requests.iter().map(|r| r.name.as_str()).collect();
-            let rest = if accepted.is_empty() { String::new() } else { format!(" (accepted: {})", accepted.join(", ")) };
-            return Err(Problem { detail: problem.detail.clone() + &rest, ..problem });
+        if let Some(e) = refused {
+            return Err(problem_of_fork(&e));
         }
         if let Some(wait) = wait {
-            self.wait_for(&mut requests, wait);
-            let pending: Vec<&str> = requests.iter().filter(|r| !r.state.is_final()).map(|r| r.name.as_str()).collect();
-            if let Some(why) = self.forks.closed().filter(|_| !pending.is_empty()) {
-                let detail = format!("{why}; accepted, and to be made after the next start: {}", pending.join(", "));
-                return Err(Problem::new(ProblemKind::Failed, detail));
-            }
+            self.wait_until_settled(&mut requests, wait)?;
         }
-        Ok(Requests { requests: requests.into_iter().map(RequestView::from).collect() })
+        Ok(Requests { requests: requests.into_iter().map(RequestView::from).collect(), next: None })
+    }
+
+    fn settle(&self, ids: &[ForkId], wait: Duration) -> Answer<Requests> {
+        let unknown = |id: &ForkId| problem_of_fork(&Denied::Unknown(id.clone()).into());
+        let mut requests = ids.iter().map(|id| self.forks.request(id).ok_or_else(|| unknown(id))).collect::<Answer<Vec<Request>>>()?;
+        self.wait_until_settled(&mut requests, wait)?;
+        Ok(Requests { requests: requests.into_iter().map(RequestView::from).collect(), next: None })
     }
 
     fn forks(&self, snapshot: Option<&str>) -> Answer<ForkViews> {
@@ -218,7 +248,7 @@ impl Backend for Worker {
     }
 
     fn queue(&self) -> Answer<Requests> {
-        Ok(Requests { requests: self.forks.requests().into_iter().map(RequestView::from).collect() })
+        Ok(Requests { requests: self.forks.requests().into_iter().map(RequestView::from).collect(), next: None })
     }
 
     fn request(&self, id: &ForkId) -> Answer<RequestView> {
@@ -375,7 +405,9 @@ fn asks(id: &SnapshotId, body: &ForkBody) -> Answer<Vec<Ask>> {
     }
     let single = namings.len() == 1;
     let key = |at: usize| body.key.as_ref().map(|key| if single { key.clone() } else { format!("{key}/{at}") });
-    Ok(namings.into_iter().enumerate().map(|(at, naming)| Ask { key: key(at), snapshot: id.clone(), naming }).collect())
+    let batch = if single { 0 } else { BATCHES.fetch_add(1, std::sync::atomic::Ordering::Relaxed) };
+    let ask = |(at, naming)| Ask { key: key(at), snapshot: id.clone(), naming, batch };
+    Ok(namings.into_iter().enumerate().map(ask).collect())
 }
 
 fn problem_of_take(e: &TakeError) -> Problem {

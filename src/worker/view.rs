@@ -11,11 +11,12 @@ use crate::ids::{ForkId, HoldName, InstanceId, PolicyName, SnapshotId, SnapshotN
 use crate::policy::SnapshotState;
 use crate::store::manifest::Kind;
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A snapshot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[expect(missing_docs, reason = "the fields of the contract; see the manifest for each")]
 pub struct SnapshotView {
     pub id: SnapshotId,
@@ -36,6 +37,7 @@ pub struct SnapshotView {
     pub pool_count: u64,
     pub holds: Vec<HoldName>,
     /// `none`, `compressing`, `compressed` or `error`.
+    #[schemars(extend("enum" = ["none", "compressing", "compressed", "error"]))]
     pub compression_state: String,
     /// What its memory takes, where it is compressed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -48,6 +50,7 @@ pub struct SnapshotView {
     pub compression_error: Option<String>,
     /// `there`, or `pending`: then nothing can tell yet whether the files are what they were.
     #[serde(default)]
+    #[schemars(extend("enum" = ["there", "pending"]))]
     pub digests: String,
     /// The directory that it was imported from, if it was.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -61,17 +64,20 @@ pub struct SnapshotView {
 }
 
 /// All snapshots; those whose manifest cannot be read are listed apart, by directory name.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Snapshots {
     /// Newest last.
     pub snapshots: Vec<SnapshotView>,
     /// Directories of the store whose manifest cannot be read: kept, never forked.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub unreadable: Vec<UnreadableSnapshot>,
+    /// The cursor of the next page, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub next: Option<String>,
 }
 
 /// A snapshot of which nothing but its id can be told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UnreadableSnapshot {
     /// Its id.
     pub id: SnapshotId,
@@ -91,10 +97,38 @@ pub struct SnapshotFilter {
     /// With all of these tags only.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
+    /// In this state only.
+    #[serde(default)]
+    pub state: Option<SnapshotState>,
+    /// So many at most.
+    #[serde(default)]
+    pub limit: Option<usize>,
+    /// Only those behind this place in the order of the list.
+    #[serde(default)]
+    pub after: Option<Place>,
+}
+
+/// A snapshot's place in the order of all, which never changes: the time it is ordered by, nanoseconds, and its `seq`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Place(pub i64, pub u64);
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+impl std::str::FromStr for Place {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let whole = |at: i128| i64::try_from(at).unwrap_or(if at < 0 { i64::MIN } else { i64::MAX });
+        let parts = text.split_once('.').and_then(|(at, seq)| Some(Self(whole(at.parse().ok()?), seq.parse().ok()?)));
+        parts.ok_or("a cursor is taken from `next` of the page before, as it is")
+    }
 }
 
 /// A snapshot to be taken by hand.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TakeBody {
     /// Of what.
@@ -108,28 +142,41 @@ pub struct TakeBody {
 }
 
 /// Forks to be made: one of `name`, `names`, or `count` with `prefix`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [
+    {"required": ["name"], "properties": {
+        "name": {"type": "string"}, "names": {"type": "null"}, "count": {"type": "null"}, "prefix": {"type": "null"}}},
+    {"required": ["names"], "properties": {
+        "names": {"type": "array"}, "name": {"type": "null"}, "count": {"type": "null"}, "prefix": {"type": "null"}}},
+    {"required": ["count", "prefix"], "properties": {
+        "count": {"type": "integer"}, "prefix": {"type": "string"}, "name": {"type": "null"}, "names": {"type": "null"}}},
+]))]
 pub struct ForkBody {
     /// One fork of this name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<crate::ids::ForkName>")]
     pub name: Option<String>,
-    /// One fork for each name.
+    /// One fork for each name, up to 10,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<crate::ids::ForkName>>", length(min = 1, max = 10_000))]
     pub names: Option<Vec<String>>,
-    /// So many forks, named by `prefix`.
+    /// So many forks, up to 10,000, named by `prefix`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
     pub count: Option<u32>,
     /// `P-1`, `P-2`, … going on after the highest there is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[a-z0-9][a-z0-9-]{0,60}$"))]
     pub prefix: Option<String>,
     /// Idempotency key: the same key gives the same requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[!-~]{1,200}$"))]
     pub key: Option<String>,
 }
 
 /// A fork request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[expect(missing_docs, reason = "the fields of the contract; see the queue's Request")]
 pub struct RequestView {
     pub id: ForkId,
@@ -137,6 +184,7 @@ pub struct RequestView {
     pub snapshot_id: SnapshotId,
     pub name: String,
     /// `queued`, `running`, `done`, `failed` or `cancelled`.
+    #[schemars(extend("enum" = ["queued", "running", "done", "failed", "cancelled"]))]
     pub state: String,
     pub attempts: u32,
     pub error: Option<String>,
@@ -183,14 +231,17 @@ impl From<crate::fork::queue::Request> for RequestView {
 }
 
 /// Fork requests.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Requests {
     /// Unfinished ones first, in the order of arrival.
     pub requests: Vec<RequestView>,
+    /// The cursor of the next page, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub next: Option<String>,
 }
 
 /// A fork that lives.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[expect(missing_docs, reason = "the fields of the contract; see fork.json")]
 pub struct ForkView {
     pub format: u32,
@@ -203,25 +254,29 @@ pub struct ForkView {
 }
 
 /// Forks.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ForkViews {
     /// By name.
     pub forks: Vec<ForkView>,
+    /// The cursor of the next page, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub next: Option<String>,
 }
 
 /// What `rm` did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RemovedView {
     /// Which.
     pub id: SnapshotId,
     /// `removed`, or `expiring` if it goes with its last fork.
+    #[schemars(extend("enum" = ["removed", "expiring"]))]
     pub result: String,
     /// The forks it waits for.
     pub forks: Vec<String>,
 }
 
 /// What `unfork` did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UnforkedView {
     /// The instance that it was.
     pub name: InstanceId,
@@ -232,7 +287,7 @@ pub struct UnforkedView {
 }
 
 /// What `restore` did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RestoredView {
     /// The snapshot.
     pub id: SnapshotId,
@@ -243,7 +298,7 @@ pub struct RestoredView {
 }
 
 /// The state of the worker and of every policy.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StatusView {
     /// The worker, or the store alone if none runs.
     pub worker: WorkerView,
@@ -252,7 +307,7 @@ pub struct StatusView {
 }
 
 /// The worker.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerView {
     /// Whether a worker runs.
     pub running: bool,
@@ -297,7 +352,7 @@ pub struct WorkerView {
 }
 
 /// The ready pool.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PoolView {
     /// Forks that lie ready.
     pub ready: u64,
@@ -308,7 +363,7 @@ pub struct PoolView {
 }
 
 /// How a policy does with one instance.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyStatus {
     /// The policy.
     pub policy: PolicyName,
@@ -317,6 +372,9 @@ pub struct PolicyStatus {
     /// `ok`, `running`, `due` (its slot waits for its turn), `failing`, `waiting` (nothing was due yet), `gone` (no such instance),
     /// `no instances`, `prune only`, `not selected` (it is there, and was selected before) or `tags unreadable` (why is in
     /// `last_error`).
+    #[schemars(extend("enum" = [
+        "ok", "running", "due", "failing", "waiting", "gone", "no instances", "prune only", "not selected", "tags unreadable"
+    ]))]
     pub state: String,
     /// When the last success was taken.
     pub last_success_at: Option<DateTime<Utc>>,
@@ -342,18 +400,22 @@ pub struct PolicyStatus {
 }
 
 /// What lies in the trash.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TrashView {
     /// Newest last.
     pub trash: Vec<TrashedView>,
+    /// The cursor of the next page, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub next: Option<String>,
 }
 
 /// One thing in the trash.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TrashedView {
     /// What it is called there.
     pub entry: String,
     /// `snapshot`, `fork` (removed by `unfork`) or `replaced` (an instance that `restore` replaced).
+    #[schemars(extend("enum" = ["snapshot", "fork", "replaced"]))]
     pub kind: String,
     /// The snapshot that it is, or that the fork is a fork of.
     pub snapshot_id: Option<SnapshotId>,
@@ -369,10 +431,22 @@ pub struct TrashedView {
     pub reclaimable_bytes: u64,
 }
 
+/// What to bring back from the trash.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UndeleteBody {
+    /// An entry of the trash, or a snapshot, or an instance.
+    pub what: String,
+    /// Another name for an instance.
+    #[serde(default)]
+    pub name: Option<InstanceId>,
+}
+
 /// What `undelete` did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UndeletedView {
     /// `undeleted`; or `kept`, if it was only marked to go with its last fork.
+    #[schemars(extend("enum" = ["undeleted", "kept"]))]
     pub result: String,
     /// The snapshot.
     pub id: Option<SnapshotId>,
@@ -381,7 +455,7 @@ pub struct UndeletedView {
 }
 
 /// How to verify.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct VerifyBody {
     /// Mend what can be mended without losing anything.
@@ -390,13 +464,14 @@ pub struct VerifyBody {
     pub resume: bool,
     /// Compare no digests at all.
     pub quick: bool,
-    /// Bytes read per second at most.
+    /// Bytes read per second at most; at least 1 MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1_048_576))]
     pub rate: Option<u64>,
 }
 
 /// What is thought of the wall clock.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ClockView {
     /// Whether ages are believed.
     pub trusted: bool,
@@ -409,7 +484,7 @@ pub struct ClockView {
 }
 
 /// What `verify` found.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Findings {
     /// Worst first.
     pub findings: Vec<Finding>,
@@ -422,11 +497,12 @@ pub struct Findings {
 }
 
 /// One finding.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
     /// Its stable name, for example `digest.differs`.
     pub name: String,
     /// `error`, `warn` or `info`.
+    #[schemars(extend("enum" = ["error", "warn", "info"]))]
     pub severity: String,
     /// What it is about.
     pub path: String,

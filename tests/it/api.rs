@@ -1,23 +1,14 @@
 //! HTTP on the worker's socket, as somebody with curl meets it.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods, reason = "tests")]
 
-use crate::support::World;
 use crate::support::program::Program;
+use crate::support::{World, http};
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
 
 /// Sends a request; status, content type and body come back.
 fn ask(world: &World, line: &str, headers: &str, body: &str) -> (u16, String, serde_json::Value) {
-    let mut stream = UnixStream::connect(world.store.join("snapkeep.sock")).unwrap();
-    let length = body.len();
-    write!(stream, "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    let kind = head.lines().find_map(|l| l.strip_prefix("content-type: ")).unwrap_or_default().to_owned();
-    (status, kind, serde_json::from_str(body).unwrap_or_default())
+    let reply = http::ask(world, line, headers, body);
+    (reply.status, reply.header("content-type").to_owned(), reply.body)
 }
 
 #[test]

@@ -1,7 +1,11 @@
 //! All integration tests, in one binary.
 
+mod access;
 mod alarm;
 mod api;
+mod api_readme;
+mod api_requests;
+mod api_schemathesis;
 mod cli;
 mod compress;
 mod compress_faults;

@@ -47,8 +47,8 @@ fn the_sample_has_every_key_that_the_schema_has() {
     }
     let mut absent = Vec::new();
     walk(&schema(), &toml::from_str(SAMPLE).unwrap(), "", &mut absent);
-    // `schedule` is there, and the two exclude one another.
-    assert_eq!(absent, [".scrub.schedule", ".policy.every"]);
+    // TCP is off unless somebody asks for it. `schedule` is there, and excludes `every`.
+    assert_eq!(absent, [".api.tcp", ".api.token_file", ".scrub.schedule", ".policy.every"]);
 }
 
 #[test]

@@ -3,12 +3,13 @@
 use crate::ids::{HoldName, InstanceId, PolicyName, SnapshotId};
 use crate::policy::{Plan, PlanEntry, Reason, Side, Verdict};
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::PathBuf;
 
 /// What to plan for.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PlanBody {
     /// For these policies only; empty: all.
@@ -20,7 +21,7 @@ pub struct PlanBody {
 }
 
 /// A file of a configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConfigText {
     /// Its path, for messages.
@@ -30,7 +31,7 @@ pub struct ConfigText {
 }
 
 /// What retention would do with every snapshot.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlanView {
     /// Equal for plans that do the same.
     pub hash: String,
@@ -44,7 +45,7 @@ pub struct PlanView {
 }
 
 /// What becomes of one snapshot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlanEntryView {
     /// Which.
     pub snapshot_id: SnapshotId,
@@ -69,7 +70,7 @@ pub struct PlanEntryView {
 }
 
 /// One reason for a verdict.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReasonView {
     /// The rule, as the config or `prune.blocked` names it.
     pub rule: String,
@@ -121,7 +122,7 @@ impl From<&Reason> for ReasonView {
 }
 
 /// What one plan does otherwise than another of the same snapshots.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlanDiff {
     /// The time of both.
     pub at: DateTime<Utc>,
@@ -136,7 +137,7 @@ pub struct PlanDiff {
 }
 
 /// A snapshot whose verdict differs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlanChange {
     /// Its verdict in the one.
     pub from: Verdict,
@@ -169,7 +170,7 @@ impl PlanDiff {
 }
 
 /// What to prune.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PruneBody {
     /// For these policies only; empty: all.
@@ -179,7 +180,7 @@ pub struct PruneBody {
 }
 
 /// What a prune did.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PruneReport {
     /// The hash of the plan that was carried out.
     pub hash: String,
@@ -202,7 +203,7 @@ pub struct PruneReport {
 }
 
 /// A snapshot that would go but must stay.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BlockedView {
     /// Which.
     pub id: SnapshotId,
@@ -213,7 +214,7 @@ pub struct BlockedView {
 }
 
 /// A removal that failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FailedRemoval {
     /// Which.
     pub id: SnapshotId,

@@ -14,6 +14,7 @@ pub mod counts;
 pub mod deb;
 pub mod faulty;
 pub mod fixture;
+pub mod http;
 pub mod many;
 pub mod mounts;
 pub mod nspawn;
@@ -69,7 +70,7 @@ pub fn instance(name: &str) -> InstanceId {
 }
 
 pub fn ask(snapshot: &SnapshotId, name: &str) -> Ask {
-    Ask { key: None, snapshot: snapshot.clone(), naming: Naming::Named(ForkName::parse(name).unwrap()) }
+    Ask { key: None, snapshot: snapshot.clone(), naming: Naming::Named(ForkName::parse(name).unwrap()), batch: 0 }
 }
 
 impl World {

@@ -25,6 +25,13 @@ impl Program {
         Self { config }
     }
 
+    /// Where its worker listens.
+    pub fn socket(&self) -> PathBuf {
+        let text = fs::read_to_string(&self.config).unwrap();
+        let named = text.lines().find_map(|line| line.strip_prefix("socket = "));
+        named.map_or_else(|| self.config.with_extension("").join("snapkeep.sock"), |path| PathBuf::from(path.trim_matches('"')))
+    }
+
     pub fn command(&self, line: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_snapkeep"));
         command.args(line.split(' ')).arg("--config").arg(&self.config).env_remove("SNAPKEEP_CONFIG").env_remove("SNAPKEEP_LOG");
@@ -62,7 +69,7 @@ impl Program {
         let child = self.command("run").stdout(out.try_clone().unwrap()).stderr(out).spawn().unwrap();
         let running = Running { child, log };
         let deadline = Instant::now() + Duration::from_secs(20);
-        let socket = self.config.with_extension("").join("snapkeep.sock");
+        let socket = self.socket();
         while std::os::unix::net::UnixStream::connect(&socket).is_err() {
             assert!(Instant::now() < deadline, "the worker does not answer: {}", running.log());
             std::thread::sleep(Duration::from_millis(5));
