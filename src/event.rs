@@ -4,6 +4,7 @@
 //! which is reported again after a crash has the same id (events come at least once).
 
 mod catalogue;
+pub mod feed;
 pub mod flood;
 pub mod metrics;
 
@@ -618,12 +619,13 @@ impl Sink for Collected {
     }
 }
 
-/// Reports events; clones share clock and sink.
+/// Reports events; clones share clock, sink, metrics and feed.
 #[derive(Clone)]
 pub struct Events {
     clock: Arc<dyn Clock>,
     sink: Arc<dyn Sink>,
     metrics: Option<Arc<metrics::Metrics>>,
+    feed: Option<Arc<feed::Feed>>,
 }
 
 impl std::fmt::Debug for Events {
@@ -636,7 +638,7 @@ impl Events {
     /// Events with this clock's time, into this sink.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, sink: Arc<dyn Sink>) -> Self {
-        Self { clock, sink, metrics: None }
+        Self { clock, sink, metrics: None, feed: None }
     }
 
     /// The same, with metrics that are fed by what is reported from here on.
@@ -651,6 +653,18 @@ impl Events {
         self.metrics.as_deref()
     }
 
+    /// The same, with a feed of the last ones beside the sink.
+    #[must_use]
+    pub fn with_feed(self, bounds: feed::Bounds) -> Self {
+        Self { feed: Some(Arc::new(feed::Feed::new(bounds))), ..self }
+    }
+
+    /// The feed, if there is one.
+    #[must_use]
+    pub fn feed(&self) -> Option<Arc<feed::Feed>> {
+        self.feed.clone()
+    }
+
     /// Reports one fact.
     pub fn emit(&self, event: Event) {
         let record = Record { ts: self.clock.now(), event };
@@ -658,6 +672,9 @@ impl Events {
             metrics.observe(&record.event, record.ts);
         }
         self.sink.write(&record);
+        if let Some(feed) = &self.feed {
+            feed.push(&record);
+        }
     }
 
     /// Has what was only counted written down: for the end of a process.

@@ -16,7 +16,7 @@
 //!
 //! | module | what it owns |
 //! |---|---|
-//! | [`ids`], [`clock`], [`event`] | identifiers; the only reading of clocks; every fact that is reported, what of it is written (`flood`), its catalogues and metrics |
+//! | [`ids`], [`clock`], [`event`] | identifiers; the only reading of clocks; every fact that is reported: what of it is written (`flood`), its catalogues, metrics, and the last ones for who follows (`feed`) |
 //! | [`policy`] | pure decisions: slots by the calendar, `cadence` (which is due), `turns` (whose turn it is), `retention` (what to keep, by `claims` and `rules`), `space`, `cap`, `bucket`, `simulate` (how that goes on for years), `compress` and `cache` (what is cold, which raw copies go) |
 //! | [`config`] | TOML in, a checked configuration or all problems at once out |
 //! | [`store`] | the only system calls on store and instances root (`store::fs`); index, records, journal, trash |
@@ -26,7 +26,7 @@
 //! | [`reclaim`] | the cut, and unlinking after the grace |
 //! | [`schedule`] | the durable ledger, one slot from begun to its outcome, and how they all do (`health`) |
 //! | [`worker`] | one code path behind all verbs: opening, looking, acting, verifying |
-//! | [`api`] | HTTP on the worker's unix socket and on loopback: who may do what, OpenAPI, metrics, the client |
+//! | [`api`] | HTTP on the worker's unix socket and on loopback: who may do what, OpenAPI, metrics, the client; `feed` (events as they come), `timeline` and `page` (one file, made of those in `api/page/`) |
 //! | [`daemon`] | `run`: signals, timers, threads, reload; where log lines go (`log`, `journal`); what the service manager is told (`notify`), and its sockets (`listen`) |
 //! | [`cli`] | arguments, text and JSON, exit codes |
 //! | [`fuzzing`] | what must hold for any bytes of a config, manifest, journal or fork record; for `fuzz/` and tests |

@@ -7,8 +7,9 @@ use crate::worker::backend::{Answer, Backend, Removal};
 use crate::worker::importing::{ImportBody, ImportView};
 use crate::worker::problem::{Problem, ProblemKind};
 use crate::worker::view::{
-    ClockView, Findings, ForkBody, ForkViews, PlanBody, PlanView, PruneBody, PruneReport, RemovedView, RequestView, Requests, RestoredView,
-    SnapshotFilter, SnapshotView, Snapshots, StatusView, TakeBody, TrashView, UndeleteBody, UndeletedView, UnforkedView, VerifyBody,
+    ClockView, Findings, ForkBody, ForkViews, NextPruneView, PlanBody, PlanView, PruneBody, PruneReport, RemovedView, RequestView,
+    Requests, RestoredView, SnapshotFilter, SnapshotView, Snapshots, StatusView, TakeBody, TimelineBody, TimelineView, TrashView,
+    UndeleteBody, UndeletedView, UnforkedView, VerifyBody,
 };
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
@@ -254,6 +255,13 @@ impl Backend for Client {
     fn undelete(&self, what: &str, name: Option<&InstanceId>) -> Answer<UndeletedView> {
         let body = UndeleteBody { what: what.to_owned(), name: name.cloned() };
         self.ask(Call::new(Method::POST, "/v1/undelete").with(&body))
+    }
+    fn timeline(&self, body: &TimelineBody) -> Answer<TimelineView> {
+        let of: String = body.instances.iter().map(|instance| format!("&instance={}", encode(instance.as_str()))).collect();
+        self.ask(Call::get(format!("/v1/timeline?forks={}{of}", body.forks)))
+    }
+    fn next_prune(&self, most: usize) -> Answer<NextPruneView> {
+        self.ask(Call::get(format!("/v1/prune/next?limit={most}")).patient())
     }
     fn clock(&self, accept: bool) -> Answer<ClockView> {
         self.ask(if accept { Call::new(Method::POST, "/v1/clock/accept") } else { Call::get("/v1/clock") })

@@ -4,7 +4,7 @@
 use super::Api;
 use super::access::{self, Peer};
 use super::ask::Query;
-use super::operations::{self, Operation, Right};
+use super::operations::{self, Operation, Right, Success};
 use super::reply::{bad, finish, problem_reply};
 use crate::worker::backend::Answer;
 use crate::worker::problem::{Problem, ProblemKind};
@@ -56,7 +56,7 @@ async fn pass(api: &Api, mut request: Request) -> Answer<(Request, Option<Durati
     }
     if let Some(operation) = operation {
         check_query(operation, &request)?;
-        check_types(request.headers())?;
+        check_types(operation, request.headers())?;
     }
     request.extensions_mut().insert(caller);
     let limit = operation.filter(|operation| !operation.long).map(|_| SLOWEST_ANSWER);
@@ -99,8 +99,8 @@ fn check_query(operation: &Operation, request: &Request) -> Answer<()> {
     Ok(())
 }
 
-/// That the body is JSON, if there is one, and JSON is an answer that the caller takes.
-fn check_types(headers: &HeaderMap) -> Answer<()> {
+/// That the body is JSON, if there is one, and that the caller takes what the operation answers.
+fn check_types(operation: &Operation, headers: &HeaderMap) -> Answer<()> {
     let essence = |text: &str| text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if let Some(kind) = headers.get(header::CONTENT_TYPE) {
         let kind = kind.to_str().unwrap_or("?");
@@ -113,14 +113,17 @@ fn check_types(headers: &HeaderMap) -> Answer<()> {
     }
     let accepts: Vec<&str> =
         headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(',')).collect();
+    let kinds: Vec<&str> = operation.successes.iter().flat_map(Success::kinds).collect();
     let takes = |range: &&str| {
         let refused = range.split(';').skip(1).any(|part| matches!(part.trim(), "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
-        !refused && matches!(essence(range).as_str(), "application/json" | "application/*" | "*/*" | "")
+        let range = essence(range);
+        let is_in = |kind: &&str| range == *kind || range.strip_suffix('*').is_some_and(|begin| kind.starts_with(begin));
+        !refused && (matches!(range.as_str(), "*/*" | "") || kinds.iter().any(is_in))
     };
     if accepts.is_empty() || accepts.iter().any(takes) {
         return Ok(());
     }
-    Err(Problem::new(ProblemKind::NotAcceptable, format!("answers are application/json, and not {}", accepts.join(","))))
+    Err(Problem::new(ProblemKind::NotAcceptable, format!("answers are {}, and not {}", kinds.join(" or "), accepts.join(","))))
 }
 
 /// Reads the body, if it is not too long and does not take too long.

@@ -43,8 +43,8 @@ impl IntoResponse for Refused {
     }
 }
 
-type Handled = Result<Response, Refused>;
-type Shared = State<Arc<Api>>;
+pub(super) type Handled = Result<Response, Refused>;
+pub(super) type Shared = State<Arc<Api>>;
 
 pub(super) async fn health() -> Response {
     json(StatusCode::OK, &HealthView { status: "ok".to_owned() })

@@ -1,15 +1,13 @@
 //! `/metrics`: what Prometheus reads.
 
 use super::ask::look;
+use super::operations::OPEN_METRICS;
 use super::reply::problem_reply;
 use super::router::Api;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 use std::sync::Arc;
-
-/// OpenMetrics, as its specification names it.
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// All metrics of the worker.
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {

@@ -5,14 +5,17 @@
 mod access;
 mod ask;
 mod client;
+mod feed;
 mod gate;
 mod handlers;
 mod metrics;
 mod openapi;
 mod operations;
+mod page;
 mod reply;
 mod router;
 mod server;
+mod timeline;
 
 pub use access::{Peer, WhoView};
 pub use client::{Client, Reach};

@@ -113,7 +113,11 @@ fn responses(operation: &Operation, sent: &mut SchemaGenerator) -> Value {
 }
 
 fn answer(success: &Success, sent: &mut SchemaGenerator) -> Value {
-    let content = json!({"application/json": {"schema": (success.shape)(sent).to_value()}});
+    let mut content: Map<String, Value> = Map::new();
+    if !success.no_json {
+        content.insert("application/json".to_owned(), json!({"schema": (success.shape)(sent).to_value()}));
+    }
+    content.extend(success.others.iter().map(|kind| ((*kind).to_owned(), json!({"schema": {"type": "string"}}))));
     let mut answer = json!({"description": success.what, "content": content});
     if let (false, Value::Object(fields)) = (success.headers.is_empty(), &mut answer) {
         fields.insert("headers".to_owned(), headers(success.headers));

@@ -35,6 +35,9 @@ impl Right {
     }
 }
 
+/// OpenMetrics, as its specification names it.
+pub(super) const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
 /// Makes the schema of a type.
 pub(super) type Shape = fn(&mut SchemaGenerator) -> Schema;
 
@@ -61,6 +64,18 @@ pub(super) struct Success {
     pub(super) what: &'static str,
     pub(super) shape: Shape,
     pub(super) headers: &'static [(&'static str, &'static str)],
+    /// Media types that it has besides, or instead of, JSON.
+    pub(super) others: &'static [&'static str],
+    /// Whether there is no JSON.
+    pub(super) no_json: bool,
+}
+
+impl Success {
+    /// The media types that it may have.
+    pub(super) fn kinds(&self) -> impl Iterator<Item = &'static str> {
+        let json = if self.no_json { None } else { Some("application/json") };
+        json.into_iter().chain(self.others.iter().copied())
+    }
 }
 
 /// One operation.
@@ -121,6 +136,18 @@ fn request_state(_: &mut SchemaGenerator) -> Schema {
 fn key(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "pattern": "^[!-~]{1,200}$"})
 }
+fn event_place(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "pattern": "^([0-9a-zA-Z]{1,20}-)?[0-9]{1,18}$"})
+}
+fn level(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "enum": ["info", "warn", "error"]})
+}
+fn number(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "minimum": 0, "maximum": 4_294_967_295_u32})
+}
+fn event_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "description": "A name, or the beginning of names and `*`; several with commas."})
+}
 fn anything(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object"})
 }
@@ -140,7 +167,7 @@ const LOCATION: (&str, &str) = ("Location", "Where to look for it.");
 const APPLIED: (&str, &str) = ("Preference-Applied", "`wait=N`, if that was asked for.");
 
 const fn ok(what: &'static str, shape: Shape) -> Success {
-    Success { status: 200, what, shape, headers: &[] }
+    Success { status: 200, what, shape, headers: &[], others: &[], no_json: false }
 }
 
 const BASE: Operation = Operation {

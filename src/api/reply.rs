@@ -12,10 +12,19 @@ const COME_AGAIN: HeaderValue = HeaderValue::from_static("1");
 
 /// An answer that somebody may have already: with its ETag, and 304 without a body if it is the one that they have.
 pub(super) fn tagged<T: Serialize>(headers: &HeaderMap, value: &T) -> Response {
+    tagged_bytes(headers, written(value))
+}
+
+/// An answer as it is sent, and its ETag.
+pub(super) fn written<T: Serialize>(value: &T) -> (Vec<u8>, String) {
     let body = text(value);
     let tag = etag_of(&body);
-    let is_known = headers.get_all(header::IF_NONE_MATCH).iter().any(|value| matches(value, &tag));
-    let mut response = if is_known {
+    (body, tag)
+}
+
+/// [`tagged`], of what [`written`] made.
+pub(super) fn tagged_bytes(headers: &HeaderMap, (body, tag): (Vec<u8>, String)) -> Response {
+    let mut response = if is_known(headers, &tag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         (StatusCode::OK, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
@@ -24,6 +33,11 @@ pub(super) fn tagged<T: Serialize>(headers: &HeaderMap, value: &T) -> Response {
     // Whoever keeps it asks again each time: it may have changed.
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     response
+}
+
+/// Whether the caller has what has this ETag.
+pub(super) fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+    headers.get_all(header::IF_NONE_MATCH).iter().any(|value| matches(value, tag))
 }
 
 /// Whether the caller's `If-Match`, if there is one, names what is there now.
@@ -44,7 +58,7 @@ pub(super) fn tag_of<T: Serialize>(value: &T) -> String {
     etag_of(&text(value))
 }
 
-fn etag_of(body: &[u8]) -> String {
+pub(super) fn etag_of(body: &[u8]) -> String {
     format!("\"{}\"", blake3::hash(body).to_hex().chars().take(32).collect::<String>())
 }
 

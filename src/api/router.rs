@@ -3,7 +3,7 @@
 use super::access::Refusals;
 use super::ask::Lanes;
 use super::reply::{bad, problem_reply};
-use super::{gate, handlers as on};
+use super::{feed, gate, handlers as on, metrics, page, timeline};
 use crate::worker::Worker;
 use crate::worker::problem::{Problem, ProblemKind};
 use axum::Router;
@@ -30,7 +30,11 @@ impl Api {
 pub fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/healthz", get(on::health))
-        .route("/metrics", get(super::metrics::metrics))
+        .route("/", get(page::page))
+        .route("/metrics", get(metrics::metrics))
+        .route("/v1/events", get(feed::events))
+        .route("/v1/timeline", get(timeline::timeline))
+        .route("/v1/prune/next", get(timeline::next_prune))
         .route("/v1/openapi.json", get(on::openapi))
         .route("/v1/whoami", get(on::whoami))
         .route("/v1/snapshots", get(on::snapshots).post(on::take))

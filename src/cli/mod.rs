@@ -27,7 +27,7 @@ use crate::config::{Config, ConfigError, load, schema};
 use crate::daemon;
 use crate::daemon::log::{self, Form, To};
 use crate::event::flood::Calm;
-use crate::event::{Events, TracingSink};
+use crate::event::{Events, TracingSink, feed};
 use crate::store::StoreError;
 use crate::store::fs::Fs;
 use crate::worker::backend::{Answer, Backend};
@@ -117,6 +117,7 @@ fn act(cli: Cli, out: Out) -> Answer<u8> {
             let around = around.with_metrics();
             must_own(&config, &around.fs)?;
             log::init(form(cli.json, out::is_terminal()), To::Stdout);
+            let around = Surroundings { events: around.events.with_feed(feed::USUAL), ..around };
             daemon::run(config, &around).map(|()| 0)
         }
         Verb::Once { leave_digests } => {

@@ -144,6 +144,7 @@ impl Daemon {
         self.worker.store.cancel_compressing();
         self.worker.forks.pool().wake();
         stop.send_replace(true);
+        self.end_streams();
         let finish = async {
             while tasks.join_next().await.is_some() {}
             let _ = server.await;
@@ -161,6 +162,13 @@ impl Daemon {
         self.manager.end();
         told.iter().for_each(|t| t.thread().unpark());
         Ok(signal)
+    }
+
+    /// Whoever follows the events would keep the server for ever.
+    fn end_streams(&self) {
+        if let Some(feed) = self.worker.store.events.feed() {
+            feed.close();
+        }
     }
 
     /// The second step of the start; the name of the signal that ended it, if one did.

@@ -4,10 +4,13 @@
 use super::importing::{ImportBody, ImportView};
 use super::problem::{Problem, ProblemKind};
 use super::view::{
-    ClockView, Findings, ForkBody, ForkViews, PlanBody, PlanView, PruneBody, PruneReport, RemovedView, RequestView, Requests, RestoredView,
-    SnapshotFilter, SnapshotView, Snapshots, StatusView, TakeBody, TrashView, UndeletedView, UnforkedView, VerifyBody,
+    ClockView, Findings, ForkBody, ForkViews, NextPruneView, PlanBody, PlanView, PruneBody, PruneReport, RemovedView, RequestView,
+    Requests, RestoredView, SnapshotFilter, SnapshotView, Snapshots, StatusView, TakeBody, TimelineBody, TimelineView, TrashView,
+    UndeletedView, UnforkedView, VerifyBody,
 };
+use crate::event::feed::Feed;
 use crate::ids::{ForkId, HoldName, InstanceId, SnapshotId};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The result of every verb.
@@ -76,6 +79,14 @@ pub trait Backend: Send + Sync {
     /// The metrics of a running worker, in OpenMetrics.
     fn metrics(&self) -> Answer<String> {
         Err(Problem::new(ProblemKind::NotFound, "only a running worker has metrics"))
+    }
+    /// The lanes of the page: every snapshot in few bytes, without looking at the disk.
+    fn timeline(&self, body: &TimelineBody) -> Answer<TimelineView>;
+    /// What the next prune would take, and what it would but must not.
+    fn next_prune(&self, most: usize) -> Answer<NextPruneView>;
+    /// The last events, if somebody keeps them.
+    fn feed(&self) -> Option<Arc<Feed>> {
+        None
     }
     /// `clock`, and `clock accept`.
     fn clock(&self, accept: bool) -> Answer<ClockView>;

@@ -19,6 +19,7 @@ mod selection;
 mod sight;
 mod start;
 mod status;
+mod timeline;
 mod trashed;
 mod verbs;
 pub mod verify;

@@ -23,6 +23,8 @@ use std::collections::{BTreeMap, HashMap};
 pub(super) enum Purpose {
     /// To be looked at: with what removals would free now, and when verdicts change.
     Shown,
+    /// To be looked at in passing: with when the first verdicts change, and nothing measured.
+    Glanced,
     /// To be carried out.
     Done,
 }
@@ -121,7 +123,11 @@ pub(super) fn plan(
         clock_trusted: sight.clock().trusted,
         root_proven: sight.store().prove_root().is_ok(),
         pressure,
-        foresight: if purpose == Purpose::Shown { Foresight::All } else { Foresight::None },
+        foresight: match purpose {
+            Purpose::Shown => Foresight::All,
+            Purpose::Glanced => Foresight::First,
+            Purpose::Done => Foresight::None,
+        },
     };
     Ok(retention::plan(&facts, &around, at))
 }

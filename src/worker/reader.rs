@@ -5,10 +5,11 @@ use super::importing::{self, ImportBody, ImportView};
 use super::problem::{Problem, ProblemKind};
 use super::sight::{self, Sight};
 use super::view::{
-    ClockView, Findings, ForkBody, ForkViews, PlanBody, PlanView, PruneBody, PruneReport, RemovedView, RequestView, Requests, RestoredView,
-    SnapshotFilter, SnapshotView, Snapshots, StatusView, TakeBody, TrashView, UndeletedView, UnforkedView, VerifyBody,
+    ClockView, Findings, ForkBody, ForkViews, NextPruneView, PlanBody, PlanView, PruneBody, PruneReport, RemovedView, RequestView,
+    Requests, RestoredView, SnapshotFilter, SnapshotView, Snapshots, StatusView, TakeBody, TimelineBody, TimelineView, TrashView,
+    UndeletedView, UnforkedView, VerifyBody,
 };
-use super::{Surroundings, clock, planning, problem_of_fork, problem_of_store, selection, status, trashed};
+use super::{Surroundings, clock, planning, problem_of_fork, problem_of_store, selection, status, timeline, trashed};
 use crate::config::Config;
 use crate::fork::Forks;
 use crate::fork::pool::PoolCounts;
@@ -169,6 +170,12 @@ impl Backend for Reader {
     }
     fn undelete(&self, _what: &str, _name: Option<&InstanceId>) -> Answer<UndeletedView> {
         read_only()
+    }
+    fn timeline(&self, body: &TimelineBody) -> Answer<TimelineView> {
+        Ok(timeline::timeline(self, body))
+    }
+    fn next_prune(&self, most: usize) -> Answer<NextPruneView> {
+        timeline::next_prune(self, most)
     }
     fn clock(&self, accept: bool) -> Answer<ClockView> {
         if accept { read_only() } else { Ok(Sight::clock(self)) }

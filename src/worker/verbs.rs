@@ -7,13 +7,15 @@ use super::problem::{Problem, ProblemKind};
 use super::prune::{For, problem_of_reclaim};
 use super::sight::{self, Sight};
 use super::view::{
-    ClockView, Findings, ForkBody, ForkViews, PlanBody, PlanView, PruneBody, PruneReport, RemovedView, RequestView, Requests, RestoredView,
-    SnapshotFilter, SnapshotView, Snapshots, StatusView, TakeBody, TrashView, UndeletedView, UnforkedView, VerifyBody,
+    ClockView, Findings, ForkBody, ForkViews, NextPruneView, PlanBody, PlanView, PruneBody, PruneReport, RemovedView, RequestView,
+    Requests, RestoredView, SnapshotFilter, SnapshotView, Snapshots, StatusView, TakeBody, TimelineBody, TimelineView, TrashView,
+    UndeletedView, UnforkedView, VerifyBody,
 };
-use super::{Worker, planning, problem_of_fork, problem_of_store, status, trashed};
+use super::{Worker, planning, problem_of_fork, problem_of_store, status, timeline, trashed};
 use crate::config::Config;
 use crate::driver::Plain;
 use crate::event::Event;
+use crate::event::feed::Feed;
 use crate::fork::ForkError;
 use crate::fork::pool::PoolCounts;
 use crate::fork::queue::{Ask, Denied, Naming, Request};
@@ -376,6 +378,18 @@ impl Backend for Worker {
             }
         };
         Ok(view)
+    }
+
+    fn timeline(&self, body: &TimelineBody) -> Answer<TimelineView> {
+        Ok(timeline::timeline(self, body))
+    }
+
+    fn next_prune(&self, most: usize) -> Answer<NextPruneView> {
+        timeline::next_prune(self, most)
+    }
+
+    fn feed(&self) -> Option<Arc<Feed>> {
+        self.store.events.feed()
     }
 
     fn clock(&self, accept: bool) -> Answer<ClockView> {

@@ -2,10 +2,13 @@
 //! too; nothing here reads the disk.
 
 mod plan;
+mod timeline;
 
 pub use plan::{
     BlockedView, ConfigText, FailedRemoval, PlanBody, PlanChange, PlanDiff, PlanEntryView, PlanView, PruneBody, PruneReport, ReasonView,
 };
+
+pub use timeline::{LaneView, NextPruneView, TimelineBody, TimelineView};
 
 use crate::ids::{ForkId, HoldName, InstanceId, PolicyName, SnapshotId, SnapshotName};
 use crate::policy::SnapshotState;

@@ -4,8 +4,9 @@ use super::*;
 use crate::api::access::WhoView;
 use crate::worker::importing::{ImportBody, ImportView};
 use crate::worker::view::{
-    ClockView, Findings, ForkBody, ForkView, ForkViews, PlanBody, PlanView, PruneBody, PruneReport, RemovedView, RequestView, Requests,
-    RestoredView, SnapshotView, Snapshots, StatusView, TakeBody, TrashView, UndeleteBody, UndeletedView, UnforkedView, VerifyBody,
+    ClockView, Findings, ForkBody, ForkView, ForkViews, NextPruneView, PlanBody, PlanView, PruneBody, PruneReport, RemovedView,
+    RequestView, Requests, RestoredView, SnapshotView, Snapshots, StatusView, TakeBody, TimelineView, TrashView, UndeleteBody,
+    UndeletedView, UnforkedView, VerifyBody,
 };
 use ProblemKind::{Busy, Conflict, InUse, KeyReused, NotFound, PreconditionFailed, QueueFull};
 
@@ -33,6 +34,52 @@ pub(in crate::api) const OPERATIONS: &[Operation] = &[
         what: "What the caller may do; asks for no right",
         right: Right::Nobody,
         successes: &[ok("The caller.", of::<WhoView>)],
+        ..BASE
+    },
+    Operation {
+        id: "metrics",
+        path: "/metrics",
+        what: "What Prometheus reads",
+        successes: &[Success { no_json: true, others: &["application/openmetrics-text", "text/plain"], ..ok("OpenMetrics.", any_text) }],
+        problems: &[NotFound],
+        ..BASE
+    },
+    Operation {
+        id: "events",
+        path: "/v1/events",
+        what: "Events as they come, from `since` on; as a list, if only JSON is accepted",
+        params: &[
+            param("since", "query", "Behind this place: `next` of a list, or an `id` of the stream.", event_place),
+            param("Last-Event-ID", "header", "The same, as browsers say it.", any_text),
+            Param { many: true, ..param("event", "query", "With such names.", event_name) },
+            Param { many: true, ..param("instance", "query", "Of this instance; of a fork by its name.", any_text) },
+            param("level", "query", "At least so grave.", level),
+            param("limit", "query", "A list: so many at most, up to 1,000.", page_size),
+            param("wait", "query", "A list: seconds to wait for the next event, up to 60.", number),
+        ],
+        successes: &[Success { others: &["text/event-stream"], ..ok("The events.", of::<crate::api::feed::List>) }],
+        problems: &[NotFound],
+        long: true,
+        ..BASE
+    },
+    Operation {
+        id: "timeline",
+        path: "/v1/timeline",
+        what: "Every snapshot in few bytes, by instance",
+        params: &[
+            Param { many: true, ..param("instance", "query", "Of this instance.", of::<crate::ids::InstanceId>) },
+            param("forks", "query", "How many forks of each snapshot are named, up to 1,000.", number),
+            IF_NONE_MATCH,
+        ],
+        successes: &[Success { headers: &[ETAG], ..ok("The lanes.", of::<TimelineView>) }],
+        ..BASE
+    },
+    Operation {
+        id: "next_prune",
+        path: "/v1/prune/next",
+        what: "The plan in short: what goes next, and what must stay",
+        params: &[param("limit", "query", "So many entries of each kind.", page_size), IF_NONE_MATCH],
+        successes: &[Success { headers: &[ETAG], ..ok("The plan in short.", of::<NextPruneView>) }],
         ..BASE
     },
     Operation {

@@ -9,7 +9,7 @@
 )]
 
 use super::World;
-use chrono::{TimeDelta, TimeZone as _, Utc};
+use chrono::{DateTime, TimeDelta, TimeZone as _, Utc};
 use snapkeep::ids::{ForkId, InstanceId, PolicyName, SnapshotId, SnapshotName};
 use snapkeep::store::instances::ForkRecord;
 use snapkeep::store::layout::Layout;
@@ -49,8 +49,16 @@ fn base32(mut n: usize, len: usize) -> String {
     String::from_utf8(text).unwrap()
 }
 
+/// One a minute.
+fn each_minute(n: usize) -> DateTime<Utc> {
+    Utc.with_ymd_and_hms(2026, 1, 1, 0, 0, 0).unwrap() + TimeDelta::minutes(n as i64)
+}
+
 pub fn snapshot_id(n: usize) -> SnapshotId {
-    let at = Utc.with_ymd_and_hms(2026, 1, 1, 0, 0, 0).unwrap() + TimeDelta::minutes(n as i64);
+    id_at(each_minute(n), n)
+}
+
+fn id_at(at: DateTime<Utc>, n: usize) -> SnapshotId {
     SnapshotId::parse(&format!("{}-{}", at.format("%Y%m%d-%H%M%S"), base32(n, 8))).unwrap()
 }
 
@@ -60,10 +68,15 @@ pub fn fork_id(n: usize) -> ForkId {
 
 /// Makes them in a world whose store is closed; returns the ids of the snapshots, oldest first.
 pub fn make(world: &World, many: Many) -> Vec<SnapshotId> {
+    make_when(world, many, each_minute)
+}
+
+/// The same, each taken when `when` says, which must not go back.
+pub fn make_when(world: &World, many: Many, when: impl Fn(usize) -> DateTime<Utc> + Sync) -> Vec<SnapshotId> {
     let (template, data) = template(world);
     let layout = Layout::new(&world.store, &world.vms);
-    let ids: Vec<SnapshotId> = (0..many.snapshots).map(snapshot_id).collect();
-    on_all_cores(many.snapshots, |n| snapshot(&layout, &template, &data, &ids[n], n, many.sources));
+    let ids: Vec<SnapshotId> = (0..many.snapshots).map(|n| id_at(when(n), n)).collect();
+    on_all_cores(many.snapshots, |n| snapshot(&layout, &template, &data, &ids[n], (n, when(n)), many.sources));
     on_all_cores(many.snapshots.min(many.forks), |n| fs::create_dir(layout.refs_of(&ids[n])).unwrap());
     on_all_cores(many.forks, |n| fork(&layout, &ids[if many.of_one { 0 } else { n % ids.len() }], n));
     ids
@@ -89,8 +102,7 @@ fn template(world: &World) -> (Manifest, Vec<Vec<u8>>) {
     (manifest, data)
 }
 
-fn snapshot(layout: &Layout, template: &Manifest, data: &[Vec<u8>], id: &SnapshotId, n: usize, sources: usize) {
-    let at = Utc.with_ymd_and_hms(2026, 1, 1, 0, 0, 0).unwrap() + TimeDelta::minutes(n as i64);
+fn snapshot(layout: &Layout, template: &Manifest, data: &[Vec<u8>], id: &SnapshotId, (n, at): (usize, DateTime<Utc>), sources: usize) {
     let instance = InstanceId::parse(&format!("golden-{}", n % sources.max(1))).unwrap();
     let manifest = Manifest {
         format: FORMAT,

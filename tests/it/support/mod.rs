@@ -10,6 +10,7 @@
     reason = "support of tests: it works on its own directories and may panic"
 )]
 
+pub mod browser;
 pub mod counts;
 pub mod deb;
 pub mod faulty;
