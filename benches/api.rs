@@ -206,7 +206,7 @@ fn main() {
             loads.push((load(&socket, connections, given.requests, get(Arc::clone(&ids))), other));
         }
         let what = format!("a snapshot of {}, {connections} at once", name(given.snapshots));
-        rows(&given, &what, "bare axum handler", &loads, Some(5.0));
+        rows(&given, &what, "bare axum handler", &loads, None);
     }
     let mut loads = Vec::new();
     for round in 0..given.options.rounds {
@@ -216,7 +216,7 @@ fn main() {
         loads.push((load(&socket, given.connections, given.forks, fork), other));
     }
     let what = format!("a fork request of {}, {} at once", name(given.snapshots), given.connections);
-    rows(&given, &what, "bare handler, line synced", &loads, Some(5.0));
+    rows(&given, &what, "bare handler, line synced", &loads, None);
     drop(floor);
     assert_eq!(worker.stop(), 0);
 }

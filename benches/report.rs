@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The benches in the order of the page.
-const BENCHES: [&str; 8] = ["burst", "pool", "copying", "prune", "idle", "growth", "compress", "peers"];
+const BENCHES: [&str; 9] = ["burst", "pool", "copying", "prune", "idle", "growth", "compress", "peers", "api"];
 
 fn main() {
     let (mut rounds, mut only, mut from) = ("7".to_owned(), None, None);

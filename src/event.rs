@@ -441,7 +441,7 @@ events! {
         path: String = "the instances root",
         at: DateTime<Utc> = "when it was noticed",
     }
-    ApiRefused = "api.refused", Warn, "Somebody asked the API for what they may not do; the same of the same caller is counted for a minute before it is reported again.", id[who, wanted, at] {
+    ApiRefused = "api.refused", Warn, "Somebody asked the API for what they may not do; the same of the same caller is counted for a minute before it is reported again.", act "If they should be allowed to: put them into `[api] read`, `write` or `admin`. Else ask them, or look at what runs as that user.", id[who, wanted, at] {
         who: String = "the caller: user and group, or an address",
         wanted: String = "the right that it takes: read, write or admin",
         method: String = "the method of the last such request",

@@ -25,7 +25,7 @@ function __fish_snapkeep_using_subcommand
 end
 
 complete -c snapkeep -n "__fish_snapkeep_needs_command" -l config -d 'The configuration' -r -F
-complete -c snapkeep -n "__fish_snapkeep_needs_command" -l json -d 'Print JSON: one document on stdout; errors as problem documents on stderr'
+complete -c snapkeep -n "__fish_snapkeep_needs_command" -l json -d 'Print JSON: one document on stdout, or one a line; errors as problem documents on stderr'
 complete -c snapkeep -n "__fish_snapkeep_needs_command" -s h -l help -d 'Print help'
 complete -c snapkeep -n "__fish_snapkeep_needs_command" -s V -l version -d 'Print version'
 complete -c snapkeep -n "__fish_snapkeep_needs_command" -f -a "init" -d 'Make or check a store and its instances root, and say what will be fast, slow or impossible'
@@ -54,29 +54,29 @@ complete -c snapkeep -n "__fish_snapkeep_needs_command" -f -a "verify" -d 'Check
 complete -c snapkeep -n "__fish_snapkeep_needs_command" -f -a "clock" -d 'Whether the wall clock is believed; while it is not, nothing is removed by age'
 complete -c snapkeep -n "__fish_snapkeep_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand init" -l config -d 'The configuration' -r -F
-complete -c snapkeep -n "__fish_snapkeep_using_subcommand init" -l json -d 'Print JSON: one document on stdout; errors as problem documents on stderr'
+complete -c snapkeep -n "__fish_snapkeep_using_subcommand init" -l json -d 'Print JSON: one document on stdout, or one a line; errors as problem documents on stderr'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand init" -s h -l help -d 'Print help'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand run" -l config -d 'The configuration' -r -F
-complete -c snapkeep -n "__fish_snapkeep_using_subcommand run" -l json -d 'Print JSON: one document on stdout; errors as problem documents on stderr'
+complete -c snapkeep -n "__fish_snapkeep_using_subcommand run" -l json -d 'Print JSON: one document on stdout, or one a line; errors as problem documents on stderr'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand run" -s h -l help -d 'Print help'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand once" -l config -d 'The configuration' -r -F
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand once" -l leave-digests -d 'Leave digests that are pending to the next run or a worker'
-complete -c snapkeep -n "__fish_snapkeep_using_subcommand once" -l json -d 'Print JSON: one document on stdout; errors as problem documents on stderr'
+complete -c snapkeep -n "__fish_snapkeep_using_subcommand once" -l json -d 'Print JSON: one document on stdout, or one a line; errors as problem documents on stderr'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand once" -s h -l help -d 'Print help'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand check" -l next -d 'Print the next so many slots of each policy, in its zone' -r
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand check" -l from -d 'Those after this time (RFC 3339) instead of now' -r
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand check" -l config -d 'The configuration' -r -F
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand check" -l schema -d 'Print the configuration\'s JSON Schema instead'
-complete -c snapkeep -n "__fish_snapkeep_using_subcommand check" -l json -d 'Print JSON: one document on stdout; errors as problem documents on stderr'
+complete -c snapkeep -n "__fish_snapkeep_using_subcommand check" -l json -d 'Print JSON: one document on stdout, or one a line; errors as problem documents on stderr'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand check" -s h -l help -d 'Print help'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand demo" -l seconds -d 'How long, seconds' -r
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand demo" -l config -d 'The configuration' -r -F
-complete -c snapkeep -n "__fish_snapkeep_using_subcommand demo" -l json -d 'Print JSON: one document on stdout; errors as problem documents on stderr'
+complete -c snapkeep -n "__fish_snapkeep_using_subcommand demo" -l json -d 'Print JSON: one document on stdout, or one a line; errors as problem documents on stderr'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand demo" -s h -l help -d 'Print help'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand snapshot" -l name -d 'Its name; made from the time if not given' -r
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand snapshot" -l tag -d 'A tag; may be repeated' -r
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand snapshot" -l config -d 'The configuration' -r -F
-complete -c snapkeep -n "__fish_snapkeep_using_subcommand snapshot" -l json -d 'Print JSON: one document on stdout; errors as problem documents on stderr'
+complete -c snapkeep -n "__fish_snapkeep_using_subcommand snapshot" -l json -d 'Print JSON: one document on stdout, or one a line; errors as problem documents on stderr'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand snapshot" -s h -l help -d 'Print help'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand fork" -l count -d 'So many forks, named by the prefix' -r
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand fork" -l prefix -d 'PREFIX-1, PREFIX-2, … going on after the highest there is' -r
@@ -84,13 +84,13 @@ complete -c snapkeep -n "__fish_snapkeep_using_subcommand fork" -l key -d 'Idemp
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand fork" -l timeout -d 'How long to wait for the forks at most' -r
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand fork" -l config -d 'The configuration' -r -F
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand fork" -l no-wait -d 'Return once the requests are durable'
-complete -c snapkeep -n "__fish_snapkeep_using_subcommand fork" -l json -d 'Print JSON: one document on stdout; errors as problem documents on stderr'
+complete -c snapkeep -n "__fish_snapkeep_using_subcommand fork" -l json -d 'Print JSON: one document on stdout, or one a line; errors as problem documents on stderr'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand fork" -s h -l help -d 'Print help'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand unfork" -l config -d 'The configuration' -r -F
-complete -c snapkeep -n "__fish_snapkeep_using_subcommand unfork" -l json -d 'Print JSON: one document on stdout; errors as problem documents on stderr'
+complete -c snapkeep -n "__fish_snapkeep_using_subcommand unfork" -l json -d 'Print JSON: one document on stdout, or one a line; errors as problem documents on stderr'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand unfork" -s h -l help -d 'Print help'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand restore" -l config -d 'The configuration' -r -F
-complete -c snapkeep -n "__fish_snapkeep_using_subcommand restore" -l json -d 'Print JSON: one document on stdout; errors as problem documents on stderr'
+complete -c snapkeep -n "__fish_snapkeep_using_subcommand restore" -l json -d 'Print JSON: one document on stdout, or one a line; errors as problem documents on stderr'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand restore" -s h -l help -d 'Print help'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand import" -l instance -d 'What they are snapshots of; it need not be there' -r
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand import" -l policy -d 'The policy whose they become, to remove by its rules; if not given they are nobody\'s' -r
@@ -100,59 +100,59 @@ complete -c snapkeep -n "__fish_snapkeep_using_subcommand import" -l tag -d 'A t
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand import" -l config -d 'The configuration' -r -F
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand import" -l move -d 'The directories go: by a rename into the store where that can be, else once they are copied'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand import" -l dry-run -d 'Only say what would be taken, of what time, and what is left and why'
-complete -c snapkeep -n "__fish_snapkeep_using_subcommand import" -l json -d 'Print JSON: one document on stdout; errors as problem documents on stderr'
+complete -c snapkeep -n "__fish_snapkeep_using_subcommand import" -l json -d 'Print JSON: one document on stdout, or one a line; errors as problem documents on stderr'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand import" -s h -l help -d 'Print help'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand ls" -l instance -d 'Of this instance only' -r
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand ls" -l policy -d 'Of this policy only' -r
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand ls" -l tag -d 'With this tag only; may be repeated' -r
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand ls" -l config -d 'The configuration' -r -F
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand ls" -l trash -d 'What lies in the trash instead: snapshots and instances that can be brought back'
-complete -c snapkeep -n "__fish_snapkeep_using_subcommand ls" -l json -d 'Print JSON: one document on stdout; errors as problem documents on stderr'
+complete -c snapkeep -n "__fish_snapkeep_using_subcommand ls" -l json -d 'Print JSON: one document on stdout, or one a line; errors as problem documents on stderr'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand ls" -s h -l help -d 'Print help'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand show" -l config -d 'The configuration' -r -F
-complete -c snapkeep -n "__fish_snapkeep_using_subcommand show" -l json -d 'Print JSON: one document on stdout; errors as problem documents on stderr'
+complete -c snapkeep -n "__fish_snapkeep_using_subcommand show" -l json -d 'Print JSON: one document on stdout, or one a line; errors as problem documents on stderr'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand show" -s h -l help -d 'Print help'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand forks" -l config -d 'The configuration' -r -F
-complete -c snapkeep -n "__fish_snapkeep_using_subcommand forks" -l json -d 'Print JSON: one document on stdout; errors as problem documents on stderr'
+complete -c snapkeep -n "__fish_snapkeep_using_subcommand forks" -l json -d 'Print JSON: one document on stdout, or one a line; errors as problem documents on stderr'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand forks" -s h -l help -d 'Print help'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand queue; and not __fish_seen_subcommand_from cancel help" -l config -d 'The configuration' -r -F
-complete -c snapkeep -n "__fish_snapkeep_using_subcommand queue; and not __fish_seen_subcommand_from cancel help" -l json -d 'Print JSON: one document on stdout; errors as problem documents on stderr'
+complete -c snapkeep -n "__fish_snapkeep_using_subcommand queue; and not __fish_seen_subcommand_from cancel help" -l json -d 'Print JSON: one document on stdout, or one a line; errors as problem documents on stderr'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand queue; and not __fish_seen_subcommand_from cancel help" -s h -l help -d 'Print help'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand queue; and not __fish_seen_subcommand_from cancel help" -f -a "cancel" -d 'Cancel a request that still waits'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand queue; and not __fish_seen_subcommand_from cancel help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand queue; and __fish_seen_subcommand_from cancel" -l config -d 'The configuration' -r -F
-complete -c snapkeep -n "__fish_snapkeep_using_subcommand queue; and __fish_seen_subcommand_from cancel" -l json -d 'Print JSON: one document on stdout; errors as problem documents on stderr'
+complete -c snapkeep -n "__fish_snapkeep_using_subcommand queue; and __fish_seen_subcommand_from cancel" -l json -d 'Print JSON: one document on stdout, or one a line; errors as problem documents on stderr'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand queue; and __fish_seen_subcommand_from cancel" -s h -l help -d 'Print help'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand queue; and __fish_seen_subcommand_from help" -f -a "cancel" -d 'Cancel a request that still waits'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand queue; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand status" -l config -d 'The configuration' -r -F
-complete -c snapkeep -n "__fish_snapkeep_using_subcommand status" -l json -d 'Print JSON: one document on stdout; errors as problem documents on stderr'
+complete -c snapkeep -n "__fish_snapkeep_using_subcommand status" -l json -d 'Print JSON: one document on stdout, or one a line; errors as problem documents on stderr'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand status" -s h -l help -d 'Print help'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand rm" -l config -d 'The configuration' -r -F
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand rm" -l defer -d 'If something needs it: mark it to go with its last fork'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand rm" -l unreadable -d 'Also if its manifest cannot be read; never while a fork, a hold or another link needs it'
-complete -c snapkeep -n "__fish_snapkeep_using_subcommand rm" -l json -d 'Print JSON: one document on stdout; errors as problem documents on stderr'
+complete -c snapkeep -n "__fish_snapkeep_using_subcommand rm" -l json -d 'Print JSON: one document on stdout, or one a line; errors as problem documents on stderr'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand rm" -s h -l help -d 'Print help'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand undelete" -l as -d 'Another name for an instance whose name is taken' -r
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand undelete" -l config -d 'The configuration' -r -F
-complete -c snapkeep -n "__fish_snapkeep_using_subcommand undelete" -l json -d 'Print JSON: one document on stdout; errors as problem documents on stderr'
+complete -c snapkeep -n "__fish_snapkeep_using_subcommand undelete" -l json -d 'Print JSON: one document on stdout, or one a line; errors as problem documents on stderr'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand undelete" -s h -l help -d 'Print help'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand hold" -l config -d 'The configuration' -r -F
-complete -c snapkeep -n "__fish_snapkeep_using_subcommand hold" -l json -d 'Print JSON: one document on stdout; errors as problem documents on stderr'
+complete -c snapkeep -n "__fish_snapkeep_using_subcommand hold" -l json -d 'Print JSON: one document on stdout, or one a line; errors as problem documents on stderr'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand hold" -s h -l help -d 'Print help'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand release" -l config -d 'The configuration' -r -F
-complete -c snapkeep -n "__fish_snapkeep_using_subcommand release" -l json -d 'Print JSON: one document on stdout; errors as problem documents on stderr'
+complete -c snapkeep -n "__fish_snapkeep_using_subcommand release" -l json -d 'Print JSON: one document on stdout, or one a line; errors as problem documents on stderr'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand release" -s h -l help -d 'Print help'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand plan" -l policy -d 'For this policy only; may be repeated' -r
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand plan" -l at -d 'As of this time (RFC 3339)' -r
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand plan" -l diff -d 'Only what would be otherwise than by the configuration in force (of the worker, or of the usual file), or by FILE' -r -F
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand plan" -l config -d 'The configuration' -r -F
-complete -c snapkeep -n "__fish_snapkeep_using_subcommand plan" -l json -d 'Print JSON: one document on stdout; errors as problem documents on stderr'
+complete -c snapkeep -n "__fish_snapkeep_using_subcommand plan" -l json -d 'Print JSON: one document on stdout, or one a line; errors as problem documents on stderr'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand plan" -s h -l help -d 'Print help'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand prune" -l policy -d 'For this policy only; may be repeated' -r
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand prune" -l plan -d 'Exactly this plan, whatever the caps, or nothing if it is no longer that (exit 4)' -r
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand prune" -l config -d 'The configuration' -r -F
-complete -c snapkeep -n "__fish_snapkeep_using_subcommand prune" -l json -d 'Print JSON: one document on stdout; errors as problem documents on stderr'
+complete -c snapkeep -n "__fish_snapkeep_using_subcommand prune" -l json -d 'Print JSON: one document on stdout, or one a line; errors as problem documents on stderr'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand prune" -s h -l help -d 'Print help'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand simulate" -l policy -d 'This policy only; may be repeated. All that have a schedule if not given' -r
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand simulate" -l years -d 'How many years' -r
@@ -169,7 +169,7 @@ complete -c snapkeep -n "__fish_snapkeep_using_subcommand simulate" -l instance 
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand simulate" -l svg -d 'Draw it: a chart over time, and a calendar of what is kept at the end' -r -F
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand simulate" -l config -d 'The configuration' -r -F
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand simulate" -l every-slot -d 'Apply retention after every slot, however many there are'
-complete -c snapkeep -n "__fish_snapkeep_using_subcommand simulate" -l json -d 'Print JSON: one document on stdout; errors as problem documents on stderr'
+complete -c snapkeep -n "__fish_snapkeep_using_subcommand simulate" -l json -d 'Print JSON: one document on stdout, or one a line; errors as problem documents on stderr'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand simulate" -s h -l help -d 'Print help'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand verify" -l rate -d 'Bytes read per second at most, such as 100MiB' -r
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand verify" -l config -d 'The configuration' -r -F
@@ -177,15 +177,15 @@ complete -c snapkeep -n "__fish_snapkeep_using_subcommand verify" -l repair -d '
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand verify" -l resume -d 'Go on where a run was cut short: leave out what it has compared'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand verify" -l quick -d 'Compare no digests: names, sizes, modes, refs and links only'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand verify" -l strict -d 'Take warnings for errors'
-complete -c snapkeep -n "__fish_snapkeep_using_subcommand verify" -l json -d 'Print JSON: one document on stdout; errors as problem documents on stderr'
+complete -c snapkeep -n "__fish_snapkeep_using_subcommand verify" -l json -d 'Print JSON: one document on stdout, or one a line; errors as problem documents on stderr'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand verify" -s h -l help -d 'Print help'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand clock; and not __fish_seen_subcommand_from accept help" -l config -d 'The configuration' -r -F
-complete -c snapkeep -n "__fish_snapkeep_using_subcommand clock; and not __fish_seen_subcommand_from accept help" -l json -d 'Print JSON: one document on stdout; errors as problem documents on stderr'
+complete -c snapkeep -n "__fish_snapkeep_using_subcommand clock; and not __fish_seen_subcommand_from accept help" -l json -d 'Print JSON: one document on stdout, or one a line; errors as problem documents on stderr'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand clock; and not __fish_seen_subcommand_from accept help" -s h -l help -d 'Print help'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand clock; and not __fish_seen_subcommand_from accept help" -f -a "accept" -d 'Believe it as it is'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand clock; and not __fish_seen_subcommand_from accept help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand clock; and __fish_seen_subcommand_from accept" -l config -d 'The configuration' -r -F
-complete -c snapkeep -n "__fish_snapkeep_using_subcommand clock; and __fish_seen_subcommand_from accept" -l json -d 'Print JSON: one document on stdout; errors as problem documents on stderr'
+complete -c snapkeep -n "__fish_snapkeep_using_subcommand clock; and __fish_seen_subcommand_from accept" -l json -d 'Print JSON: one document on stdout, or one a line; errors as problem documents on stderr'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand clock; and __fish_seen_subcommand_from accept" -s h -l help -d 'Print help'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand clock; and __fish_seen_subcommand_from help" -f -a "accept" -d 'Believe it as it is'
 complete -c snapkeep -n "__fish_snapkeep_using_subcommand clock; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -190,16 +190,17 @@ pub(super) fn read_token(file: &Path) -> Result<String, String> {
     }
 }
 
-/// Over TCP: that the request is for us and not for a name that somebody has pointed here, and that no other site's page
-/// makes it.
+/// Over TCP: that the request is for us and not for a name that somebody has pointed here. However it came: that no other site's
+/// page makes it.
 ///
 /// # Errors
 /// [`ProblemKind::Misdirected`], or [`ProblemKind::Forbidden`] for another site's page.
 pub(super) fn check_site(peer: &Peer, method: &Method, headers: &HeaderMap) -> Answer<()> {
-    let Peer::Tcp { to, .. } = peer else { return Ok(()) };
     let text = |name: header::HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let host = text(header::HOST).unwrap_or_default();
-    if headers.get_all(header::HOST).iter().count() != 1 || !is_ours(host, to.port()) {
+    if let Peer::Tcp { to, .. } = peer
+        && (headers.get_all(header::HOST).iter().count() != 1 || !is_ours(host, to.port()))
+    {
         return Err(Problem::new(ProblemKind::Misdirected, format!("the host {host:?} is not this worker's")));
     }
     if method.is_safe() {
@@ -207,7 +208,11 @@ pub(super) fn check_site(peer: &Peer, method: &Method, headers: &HeaderMap) -> A
     }
     let foreign = |what: &str| Err(Problem::new(ProblemKind::Forbidden, format!("a page of another site asks for this ({what})")));
     if let Some(origin) = text(header::ORIGIN)
-        && !origin.strip_prefix("http://").is_some_and(|host| is_ours(host, to.port()))
+        && !origin.strip_prefix("http://").is_some_and(|host| match peer {
+            Peer::Tcp { to, .. } => is_ours(host, to.port()),
+            // A browser gets to the socket by way of a port of somebody's own, such as that of `ssh -L`.
+            Peer::Unix { .. } => is_loopback(host),
+        })
     {
         return foreign(&format!("Origin: {origin}"));
     }
@@ -219,13 +224,22 @@ pub(super) fn check_site(peer: &Peer, method: &Method, headers: &HeaderMap) -> A
 
 /// A loopback name or address, with our port.
 fn is_ours(host: &str, port: u16) -> bool {
+    loopback_port(host) == Some(port)
+}
+
+fn is_loopback(host: &str) -> bool {
+    loopback_port(host).is_some()
+}
+
+/// The port, if the host is a loopback name or address.
+fn loopback_port(host: &str) -> Option<u16> {
     let (name, given) = match host.rsplit_once(':') {
         Some((name, given)) if !given.ends_with(']') => (name, given.parse().ok()),
         _ => (host, Some(80)),
     };
     let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
     let is_loopback = address.eq_ignore_ascii_case("localhost") || address.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
-    is_loopback && given == Some(port)
+    given.filter(|_| is_loopback)
 }
 
 /// Refusals: reported, and not more often than somebody wants to read.
@@ -332,5 +346,20 @@ mod tests {
             assert!(!is_ours(host, 7373), "{host}");
         }
         assert!(is_ours("localhost", 80) && is_ours("[::1]", 80));
+    }
+
+    #[test]
+    fn no_other_sites_page_changes_anything_by_way_of_a_port_that_leads_to_the_socket() {
+        let peer = Peer::Unix { uid: 0, groups: vec![0] };
+        let check = |method: Method, name: &'static str, value: &str| {
+            check_site(&peer, &method, &HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())])).map_err(|p| p.kind)
+        };
+        for (name, value) in [("origin", "http://localhost:8080"), ("sec-fetch-site", "same-origin"), ("host", "anything")] {
+            assert_eq!(check(Method::POST, name, value), Ok(()), "{name}: {value}");
+        }
+        for (name, value) in [("origin", "http://evil.example:8080"), ("origin", "null"), ("sec-fetch-site", "cross-site")] {
+            assert_eq!(check(Method::POST, name, value), Err(ProblemKind::Forbidden), "{name}: {value}");
+            assert_eq!(check(Method::GET, name, value), Ok(()), "{name}: {value}");
+        }
     }
 }

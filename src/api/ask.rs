@@ -268,6 +268,32 @@ mod tests {
     }
 
     #[test]
+    fn who_comes_when_a_lane_and_the_line_before_it_are_full_is_turned_away_and_the_others_get_their_turn() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let lane = Arc::new(Lane::new(1));
+            let first = lane.turn().await.unwrap();
+            let waiting: Vec<_> = (0..QUEUE)
+                .map(|_| {
+                    tokio::spawn({
+                        let lane = Arc::clone(&lane);
+                        async move { lane.turn().await.is_ok() }
+                    })
+                })
+                .collect();
+            while lane.queue.available_permits() > 0 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(lane.turn().await.map(drop).unwrap_err().kind, ProblemKind::TooManyRequests);
+            drop(first);
+            for one in waiting {
+                assert!(one.await.unwrap());
+            }
+            assert!(lane.turn().await.is_ok());
+        });
+    }
+
+    #[test]
     fn a_key_may_be_quoted_and_a_wait_may_be_one_preference_of_several() {
         let headers = |name: &'static str, value: &str| HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())]);
         assert_eq!(key_of(&headers("idempotency-key", "\"a-1\"")).unwrap().as_deref(), Some("a-1"));

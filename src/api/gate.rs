@@ -99,7 +99,7 @@ fn check_query(operation: &Operation, request: &Request) -> Answer<()> {
     Ok(())
 }
 
-/// That the body is JSON, if there is one, and that the caller takes what the operation answers.
+/// That the body is JSON, if there is one, and that the caller takes an answer of the type that there is.
 fn check_types(operation: &Operation, headers: &HeaderMap) -> Answer<()> {
     let essence = |text: &str| text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if let Some(kind) = headers.get(header::CONTENT_TYPE) {
@@ -117,8 +117,9 @@ fn check_types(operation: &Operation, headers: &HeaderMap) -> Answer<()> {
     let takes = |range: &&str| {
         let refused = range.split(';').skip(1).any(|part| matches!(part.trim(), "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
         let range = essence(range);
-        let is_in = |kind: &&str| range == *kind || range.strip_suffix('*').is_some_and(|begin| kind.starts_with(begin));
-        !refused && (matches!(range.as_str(), "*/*" | "") || kinds.iter().any(is_in))
+        let group = range.strip_suffix('*').filter(|group| group.ends_with('/'));
+        let is_one = |kind: &&str| range == **kind || group.is_some_and(|group| kind.starts_with(group));
+        !refused && (matches!(range.as_str(), "*/*" | "") || kinds.iter().any(is_one))
     };
     if accepts.is_empty() || accepts.iter().any(takes) {
         return Ok(());

@@ -113,11 +113,10 @@ fn responses(operation: &Operation, sent: &mut SchemaGenerator) -> Value {
 }
 
 fn answer(success: &Success, sent: &mut SchemaGenerator) -> Value {
-    let mut content: Map<String, Value> = Map::new();
-    if !success.no_json {
-        content.insert("application/json".to_owned(), json!({"schema": (success.shape)(sent).to_value()}));
+    let mut content = json!({success.kind: {"schema": (success.shape)(sent).to_value()}});
+    if let Value::Object(kinds) = &mut content {
+        kinds.extend(success.others.iter().map(|kind| ((*kind).to_owned(), json!({"schema": {"type": "string"}}))));
     }
-    content.extend(success.others.iter().map(|kind| ((*kind).to_owned(), json!({"schema": {"type": "string"}}))));
     let mut answer = json!({"description": success.what, "content": content});
     if let (false, Value::Object(fields)) = (success.headers.is_empty(), &mut answer) {
         fields.insert("headers".to_owned(), headers(success.headers));

@@ -61,20 +61,19 @@ pub(super) struct Param {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Success {
     pub(super) status: u16,
+    /// Its media type.
+    pub(super) kind: &'static str,
+    /// Other media types that it may have, as text.
+    pub(super) others: &'static [&'static str],
     pub(super) what: &'static str,
     pub(super) shape: Shape,
     pub(super) headers: &'static [(&'static str, &'static str)],
-    /// Media types that it has besides, or instead of, JSON.
-    pub(super) others: &'static [&'static str],
-    /// Whether there is no JSON.
-    pub(super) no_json: bool,
 }
 
 impl Success {
     /// The media types that it may have.
     pub(super) fn kinds(&self) -> impl Iterator<Item = &'static str> {
-        let json = if self.no_json { None } else { Some("application/json") };
-        json.into_iter().chain(self.others.iter().copied())
+        std::iter::once(self.kind).chain(self.others.iter().copied())
     }
 }
 
@@ -167,7 +166,7 @@ const LOCATION: (&str, &str) = ("Location", "Where to look for it.");
 const APPLIED: (&str, &str) = ("Preference-Applied", "`wait=N`, if that was asked for.");
 
 const fn ok(what: &'static str, shape: Shape) -> Success {
-    Success { status: 200, what, shape, headers: &[], others: &[], no_json: false }
+    Success { status: 200, kind: "application/json", others: &[], what, shape, headers: &[] }
 }
 
 const BASE: Operation = Operation {

@@ -25,6 +25,8 @@ const CONNECTIONS: usize = 512;
 const SLOWEST_HEAD: Duration = Duration::from_secs(30);
 /// No head is longer, bytes.
 const LONGEST_HEAD: usize = 64 << 10;
+/// So long a caller has to read the rest of an answer, once nothing is done for anybody any more and the worker stops.
+const FLUSH: Duration = Duration::from_secs(2);
 /// How long to wait when a connection could not be accepted.
 const BREATHER: Duration = Duration::from_millis(50);
 
@@ -151,7 +153,11 @@ pub async fn serve(listeners: Listeners, worker: Arc<Worker>, mut stop: watch::R
         while connections.try_join_next().is_some() {}
     }
     drop(listeners);
-    while connections.join_next().await.is_some() {}
+    // Whoever does not read what they have asked for, such as a stopped follower of the events, is not waited for any longer.
+    tokio::select! {
+        () = async { while connections.join_next().await.is_some() {} } => {}
+        () = async { api.lanes.empty().await; tokio::time::sleep(FLUSH).await } => connections.abort_all(),
+    }
     api.lanes.empty().await;
 }
 

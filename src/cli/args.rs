@@ -18,7 +18,7 @@ pub struct Cli {
     /// The configuration.
     #[arg(long, global = true, env = CONFIG_VARIABLE, default_value = USUAL_CONFIG, value_name = "FILE")]
     pub config: PathBuf,
-    /// Print JSON: one document on stdout; errors as problem documents on stderr.
+    /// Print JSON: one document on stdout, or one a line; errors as problem documents on stderr.
     #[arg(long, global = true)]
     pub json: bool,
     /// What to do.

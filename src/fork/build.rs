@@ -144,7 +144,7 @@ pub(super) fn build(
         data: &recipe.data,
         memory: source.map_or(&recipe.data, Source::dir),
         memory_method: config.memory,
-        as_root: nix::unistd::geteuid().is_root(),
+        as_root: crate::store::fs::gives_owners(),
         rewrite: Some(&rewrite),
         flow: Flow { threads: crew.threads, progress: crew.progress, cancelled: crew.cancelled },
     };

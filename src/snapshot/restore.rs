@@ -122,7 +122,7 @@ fn build(
         memory: raw.map_or(&data, CacheUse::dir),
         // An instance is written by its owner: it shares no inode with the store.
         memory_method: MemoryMethod::Reflink,
-        as_root: nix::unistd::geteuid().is_root(),
+        as_root: crate::store::fs::gives_owners(),
         rewrite: None,
         flow,
     };
@@ -147,7 +147,7 @@ fn keep_live_files(store: &Store, live: &Path, built: &Path, skip: &Skip, flow: 
         cloner: Cloner::new(fs, flow),
         from: Below::open(fs, live)?,
         to: Below::open(fs, built)?,
-        is_root: nix::unistd::geteuid().is_root(),
+        is_root: crate::store::fs::gives_owners(),
         changed: BTreeSet::from([PathBuf::new()]),
     };
     let found = fs.walk(&mut keep.from, &mut |_, _| false)?;

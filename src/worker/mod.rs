@@ -345,7 +345,9 @@ pub(crate) fn problem_of_store(e: &StoreError) -> Problem {
 fn remedy(errno: nix::errno::Errno) -> Option<&'static str> {
     use nix::errno::Errno;
     match errno {
-        Errno::EACCES | Errno::EPERM => Some("run this as the user who has the store, or give it to this one (chown)"),
+        Errno::EACCES | Errno::EPERM => {
+            Some("run this as the user who has it, or give it to this one (chown); docs/install.md says which capability is for what")
+        }
         Errno::ENOSPC | Errno::EDQUOT => Some("make room: `snapkeep prune`, a shorter [trash] grace, or a larger file system"),
         Errno::EROFS => Some("mount it writable; in a systemd unit it has to be below ReadWritePaths"),
         Errno::EMFILE | Errno::ENFILE => Some("allow more open files (LimitNOFILE in the unit, ulimit -n)"),

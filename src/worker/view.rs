@@ -165,7 +165,7 @@ pub struct ForkBody {
     #[schemars(with = "Option<Vec<crate::ids::ForkName>>", length(min = 1, max = 10_000))]
     pub names: Option<Vec<String>>,
     /// So many forks, up to 10,000, named by `prefix`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole")]
     #[schemars(range(min = 1, max = 10_000))]
     pub count: Option<u32>,
     /// `P-1`, `P-2`, … going on after the highest there is.
@@ -176,6 +176,14 @@ pub struct ForkBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[!-~]{1,200}$"))]
     pub key: Option<String>,
+}
+
+/// A whole number however it is written: for JSON, and for schemas, 3.0 is one.
+fn whole<'de, D: serde::Deserializer<'de>, T: TryFrom<u64>>(from: D) -> Result<Option<T>, D::Error> {
+    let Some(number) = Option::<serde_json::Number>::deserialize(from)? else { return Ok(None) };
+    let written = || number.as_f64().filter(|n| n.fract() == 0.0 && (0.0..=9e15).contains(n)).map(|n| n as u64);
+    let number = number.as_u64().or_else(written).and_then(|n| T::try_from(n).ok());
+    number.map(Some).ok_or_else(|| serde::de::Error::custom("a whole number of this size is wanted"))
 }
 
 /// A fork request.
@@ -468,7 +476,7 @@ pub struct VerifyBody {
     /// Compare no digests at all.
     pub quick: bool,
     /// Bytes read per second at most; at least 1 MiB.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "whole")]
     #[schemars(range(min = 1_048_576))]
     pub rate: Option<u64>,
 }

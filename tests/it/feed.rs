@@ -121,7 +121,7 @@ fn only_so_many_may_follow_and_who_goes_makes_room() {
     let mut all: Vec<Follow> = (0..snapkeep::event::feed::FOLLOWERS).map(|_| Follow::new(&world, "/v1/events", "")).collect();
     let (status, head, problem) = get(&world, "/v1/events", "");
     assert!(
-        status == 503 && head.contains("retry-after: 1") && problem["detail"].as_str().unwrap().contains("follow the events already"),
+        status == 429 && head.contains("retry-after: 1") && problem["detail"].as_str().unwrap().contains("follow the events already"),
         "{head}{problem}"
     );
     all.pop();

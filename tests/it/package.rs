@@ -57,6 +57,12 @@ fn a_package_runs_at_once_keeps_its_state_over_an_upgrade_and_a_purge_leaves_the
             .ok(&format!("test -s /usr/share/{file} || test -s /usr/share/{file}.gz || grep -q 'path-exclude' -r /etc/dpkg/dpkg.cfg.d"));
     }
 
+    // The journal has fields of its own for each event, and says what each is about.
+    container.eventually("the journal explains an event", SOON, || {
+        let explained = container.sh("journalctl -u snapkeep -x SNAPKEEP_EVENT=snapshot.taken").stdout;
+        String::from_utf8_lossy(&explained).lines().filter(|line| line.starts_with("░░")).count() > 2
+    });
+
     let pid = container.show("snapkeep", "MainPID");
     container.ok(&format!("dpkg -i {}", path(&built[1])));
     assert_ne!(container.show("snapkeep", "MainPID"), pid, "it runs the new program");
@@ -87,7 +93,7 @@ fn every_unit_and_every_page_is_in_the_package_once() {
     let there: BTreeSet<&Path> = assets.iter().map(|asset| asset.to.as_path()).collect();
     assert_eq!(there.len(), assets.len(), "one file for each place");
     let taken: BTreeSet<&Path> = assets.iter().map(|asset| asset.from.as_path()).collect();
-    for dir in ["config/systemd", "config/systemd/drop-ins", "config/completions", "docs/man", "config/monitoring"] {
+    for dir in ["config/systemd", "config/systemd/drop-ins", "config/journal", "config/completions", "docs/man", "config/monitoring"] {
         for entry in std::fs::read_dir(deb::checkout().join(dir)).into_iter().flatten() {
             let path = entry.unwrap().path();
             assert!(path.is_dir() || taken.contains(path.as_path()), "{} is not in [package.metadata.deb]", path.display());

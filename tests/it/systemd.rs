@@ -186,6 +186,14 @@ fn systemd_holds_the_socket_and_starts_the_worker_for_the_first_who_asks() {
     assert_eq!(container.ok("stat -c '%U:%G %a' /run/snapkeep/snapkeep.sock"), "snapkeep:daemon 660\n", "it outlives the worker");
     container.ok("systemctl stop snapkeep.service");
     assert_eq!(machine.json("status")["worker"]["running"], true);
+    // Loopback, and only with the drop-in for it.
+    container.ok("systemctl stop snapkeep.socket snapkeep.service");
+    container.write("/etc/snapkeep/snapkeep.toml", &PATHS.replace("[trash]", "tcp = \"127.0.0.1:7373\"\n[trash]"));
+    container.copy(&units().join("drop-ins/tcp.conf"), "/etc/systemd/system/snapkeep.service.d/tcp.conf");
+    container.ok("systemctl daemon-reload && systemctl start snapkeep.socket snapkeep.service");
+    let ask = "exec 3<>/dev/tcp/127.0.0.1/7373 && printf 'GET /v1/status HTTP/1.1\\r\\nHost: localhost:7373\\r\\nConnection: close\\r\\n\\r\\n' >&3 && cat <&3";
+    let answer = container.ok(&format!("bash -c \"{ask}\""));
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"running\":true"), "{answer}");
     // A socket that verbs would not find is no socket.
     container.ok("systemctl stop snapkeep.socket snapkeep.service");
     machine.drop_in("snapkeep.socket", "[Socket]\nListenStream=\nListenStream=/run/snapkeep/other.sock\n");
@@ -247,6 +255,59 @@ fn several_stores_have_a_worker_each() {
         container.ok(&format!("{VERB} --config /etc/snapkeep/{name}/snapkeep.toml init && systemctl start snapkeep@{name}"));
         assert_eq!(machine.json(&format!("--config /etc/snapkeep/{name}/snapkeep.toml status"))["worker"]["running"], true);
     }
+}
+
+/// As root, of a worker that runs.
+fn asked_by_root(container: &Container, line: &str) -> serde_json::Value {
+    serde_json::from_str(&container.ok(&format!("snapkeep {line} --json"))).unwrap()
+}
+
+#[test]
+fn instances_of_others_need_the_capabilities_of_the_drop_in_and_no_more() {
+    let Some(machine) = Machine::new(Kind::Ext4, "") else { return };
+    let container = &machine.container;
+    let vm = "/var/lib/snapkeep/vms/golden";
+    container
+        .ok(&format!("chown -R daemon:daemon {vm} && chmod 700 {vm} && chmod 600 {vm}/* && chmod 2770 {vm} && systemctl start snapkeep"));
+    let refused = container.sh("snapkeep snapshot golden");
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && why.contains(vm) && why.contains("Permission denied"), "{why}");
+    container.copy(&units().join("drop-ins/other-owners.conf"), "/etc/systemd/system/snapkeep.service.d/other-owners.conf");
+    container.ok("systemctl daemon-reload && systemctl restart snapkeep");
+    let status = container.ok(&format!("cat /proc/{}/status", machine.main_pid()));
+    assert!(status.contains("CapEff:\t000000001008001f"), "chown, dac, fowner, fsetid, ptrace, lease; and no other: {status}");
+    asked_by_root(container, "snapshot golden --name base");
+    let forked = asked_by_root(container, "fork golden/base web");
+    assert_eq!(forked["requests"][0]["memory"], "hardlink", "{forked}");
+    let owned = container.ok("cd /var/lib/snapkeep/vms/web && stat -c '%U:%G %a' . memory overlay.raw");
+    assert_eq!(owned, "daemon:daemon 2770\nsnapkeep:snapkeep 444\ndaemon:daemon 600\n");
+    container.ok("echo more >> /var/lib/snapkeep/vms/golden/overlay.raw");
+    asked_by_root(container, "restore golden/base");
+    container.ok(&format!("test $(stat -c %s {vm}/overlay.raw) = 67108864 && test $(stat -c %U {vm}/overlay.raw) = daemon"));
+    asked_by_root(container, "unfork web");
+    assert_eq!(asked_by_root(container, "verify")["findings"], serde_json::json!([]));
+}
+
+#[test]
+fn the_hypervisors_user_needs_no_capability() {
+    let Some(machine) = Machine::new(Kind::Xfs, "") else { return };
+    let container = &machine.container;
+    let text = fs::read_to_string(units().join("drop-ins/hypervisor-user.conf")).unwrap();
+    machine.drop_in("snapkeep.service", &text.replace("User=libvirt-qemu", "User=daemon").replace("Group=kvm", "Group=daemon"));
+    container.ok("chown -R daemon: /var/lib/snapkeep && chmod 600 /var/lib/snapkeep/vms/golden/* && systemctl start snapkeep");
+    let status = container.ok(&format!("cat /proc/{}/status", machine.main_pid()));
+    assert!(status.contains("CapEff:\t0000000000000000") && status.contains("Uid:\t1\t1"), "{status}");
+    asked_by_root(container, "snapshot golden --name base");
+    let forked = asked_by_root(container, "fork golden/base web");
+    assert_eq!((&forked["requests"][0]["memory"], &forked["requests"][0]["disk"]), (&"hardlink".into(), &"reflink".into()));
+    assert_eq!(
+        container.ok("cd /var/lib/snapkeep/vms/web && stat -c '%U:%G %a' memory overlay.raw"),
+        "daemon:daemon 444\ndaemon:daemon 600\n"
+    );
+    // The user that runs the VM has the file open, as a hypervisor would.
+    container.ok("runuser -u daemon -- sh -c 'exec 3<>/var/lib/snapkeep/vms/web/overlay.raw; exec setsid sleep 50 >/dev/null 2>&1 &'");
+    let refused = container.sh("snapkeep unfork web");
+    assert_eq!(refused.status.code(), Some(4), "it runs, and the worker sees that: {refused:?}");
 }
 
 /// Reads what a worker tells its manager.

@@ -3,7 +3,7 @@
 
 use crate::support::many::{Many, world_in_memory};
 use crate::support::program::Program;
-use crate::support::{World, instance};
+use crate::support::{World, http, instance};
 use snapkeep::api::Client;
 use snapkeep::clock::Clock as _;
 use snapkeep::ids::HoldName;
@@ -149,6 +149,12 @@ fn what_has_not_changed_is_not_sent_twice_and_the_page_says_what_it_may_do() {
     for bad in ["/v1/timeline?instance=..%2Fx", "/v1/timeline?forks=many", "/v1/prune/next?limit=-1"] {
         assert_eq!(get(&world, bad, "").0, 400, "{bad}");
     }
+    // As the OpenAPI document has it.
+    for line in ["GET /v1/timeline", "GET /v1/timeline?instance=a&forks=1", "GET /v1/prune/next?limit=1", "GET /v1/prune/next?limit=0"] {
+        assert_eq!(http::ask(&world, line, "", "").status, if line.ends_with('0') { 400 } else { 200 });
+    }
+    let events = http::ask(&world, "GET /v1/events?since=0", "accept: application/json\r\n", "");
+    assert!(events.body["events"].as_array().is_some_and(|all| !all.is_empty()), "{events:?}");
     // The command line's client sees the same.
     let client = Client::new(&world.store.join("snapkeep.sock")).unwrap();
     let seen = client.timeline(&TimelineBody { instances: vec![instance("a")], forks: 3 }).unwrap();

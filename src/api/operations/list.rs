@@ -40,7 +40,7 @@ pub(in crate::api) const OPERATIONS: &[Operation] = &[
         id: "metrics",
         path: "/metrics",
         what: "What Prometheus reads",
-        successes: &[Success { no_json: true, others: &["application/openmetrics-text", "text/plain"], ..ok("OpenMetrics.", any_text) }],
+        successes: &[Success { kind: "application/openmetrics-text", ..ok("OpenMetrics.", any_text) }],
         problems: &[NotFound],
         ..BASE
     },

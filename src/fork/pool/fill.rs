@@ -265,7 +265,7 @@ impl Forks {
             data: &recipe.data,
             memory: &recipe.data,
             memory_method: kit.config.memory,
-            as_root: nix::unistd::geteuid().is_root(),
+            as_root: crate::store::fs::gives_owners(),
             rewrite: Some(&blank),
             flow: Flow { threads: 1, progress: &progress, cancelled },
         };

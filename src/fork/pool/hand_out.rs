@@ -159,7 +159,7 @@ impl<'r> Own<'r> {
     /// the same.
     fn write(&self, store: &Store, staged: &Path, recipe: &Recipe) -> Result<Written, ForkError> {
         let fs = &store.fs;
-        let as_root = nix::unistd::geteuid().is_root();
+        let as_root = crate::store::fs::gives_owners();
         let mut dest = Below::open(fs, staged)?;
         let mut written = Written::default();
         let record = Layout::fork_record_in(Path::new(""));
@@ -215,7 +215,7 @@ fn point(fs: &Fs, dest: &mut Below<'_>, (entry, target): (&Entry, &OsStr), as_ro
 /// contents and then set the old time, nor other extended attributes.
 fn check(store: &Store, recipe: &Recipe, name: &PoolName, staged: &Path) -> Result<(), String> {
     let fs = &store.fs;
-    let is_root = nix::unistd::geteuid().is_root();
+    let is_root = crate::store::fs::gives_owners();
     let text = |e: FsError| e.to_string();
     let mut dest = Below::open(fs, staged).map_err(text)?;
     let mut data = Below::open(fs, &recipe.data).map_err(text)?;

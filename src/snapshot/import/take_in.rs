@@ -228,8 +228,8 @@ fn moved(
 /// Whether a tree may become the store's as it is: all of it, nobody else's, and with modes that are ours to set.
 fn can_move(store: &Store, stock: &Stock) -> Result<bool, FsError> {
     let device = device(store, store.layout.store())?;
-    let us = nix::unistd::geteuid();
-    let is_ours = |f: &crate::store::fs::Found| f.meta.file_id.0 == device && (us.is_root() || f.meta.uid == us.as_raw());
+    let (us, gives_owners) = (nix::unistd::geteuid(), crate::store::fs::gives_owners());
+    let is_ours = |f: &crate::store::fs::Found| f.meta.file_id.0 == device && (gives_owners || f.meta.uid == us.as_raw());
     Ok(stock.tree.skipped.is_empty() && !stock.has_outside_links && stock.found.iter().all(is_ours))
 }
 

@@ -47,7 +47,7 @@ struct Setting {
 
 impl Default for Setting {
     fn default() -> Self {
-        Self { fs: Fs::real(), method: MemoryMethod::Hardlink, as_root: nix::unistd::geteuid().is_root() }
+        Self { fs: Fs::real(), method: MemoryMethod::Hardlink, as_root: crate::store::fs::gives_owners() }
     }
 }
 
@@ -176,7 +176,7 @@ fn owners_are_set_by_root_only_and_set_id_bits_do_not_outlive_them() {
     let built = Setting { as_root: false, ..Setting::default() }.build(temp.path(), &tree.entries, None).unwrap();
     assert_eq!(built.owners_lost, 1);
     assert_eq!(std::fs::metadata(temp.path().join("fork/disk")).unwrap().mode() & 0o7777, 0o664);
-    if nix::unistd::geteuid().is_root() {
+    if crate::store::fs::gives_owners() {
         std::fs::remove_dir_all(temp.path().join("fork")).unwrap();
         std::fs::create_dir(temp.path().join("fork")).unwrap();
         Setting::default().build(temp.path(), &tree.entries, None).unwrap();

@@ -14,6 +14,7 @@ mod place;
 mod rate;
 mod read;
 mod record;
+mod rights;
 pub mod sys;
 mod tree;
 mod walk;
@@ -25,6 +26,7 @@ pub use pace::Pace;
 pub use place::{Dir, Place};
 pub use rate::CopyRate;
 pub use read::{DirEntry, FileType, Meta, Space};
+pub use rights::gives_owners;
 pub use tree::Remover;
 pub use walk::Found;
 
