@@ -9,6 +9,7 @@ use crate::worker::problem::{Problem, ProblemKind};
 use axum::body::Bytes;
 use axum::http::{HeaderMap, Uri};
 use serde::de::DeserializeOwned;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -152,9 +153,16 @@ impl Query {
 
     /// `limit`, from 1 to 10,000.
     pub(super) fn limit(&self) -> Answer<Option<usize>> {
-        match self.get::<usize>("limit")? {
-            Some(limit) if !(1..=10_000).contains(&limit) => Err(bad(format!("`limit` in the query is {limit}, but must be 1 to 10000"))),
-            limit => Ok(limit),
+        self.within("limit", 1..=10_000)
+    }
+
+    /// A whole number between bounds.
+    pub(super) fn within(&self, name: &str, bounds: RangeInclusive<usize>) -> Answer<Option<usize>> {
+        match self.get::<usize>(name)? {
+            Some(n) if !bounds.contains(&n) => {
+                Err(bad(format!("`{name}` in the query is {n}, but must be {} to {}", bounds.start(), bounds.end())))
+            }
+            n => Ok(n),
         }
     }
 }

@@ -29,7 +29,7 @@ const BATCH: usize = 256;
 const MOST: usize = 1_000;
 const SOME: usize = 100;
 /// So long a list may be waited for, seconds.
-const LONGEST: u64 = 60;
+const LONGEST: usize = 60;
 
 /// What is asked for.
 struct Asked {
@@ -85,7 +85,7 @@ impl Asked {
             instances: query.all("instance").map(str::to_owned).collect(),
             level,
             since: since.transpose()?,
-            wait: Duration::from_secs(query.get("wait")?.unwrap_or(0).min(LONGEST)),
+            wait: Duration::from_secs(query.within("wait", 0..=LONGEST)?.unwrap_or(0) as u64),
             limit: query.limit()?.unwrap_or(SOME).min(MOST),
         })
     }

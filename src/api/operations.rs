@@ -141,8 +141,11 @@ fn event_place(_: &mut SchemaGenerator) -> Schema {
 fn level(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "enum": ["info", "warn", "error"]})
 }
-fn number(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "integer", "minimum": 0, "maximum": 4_294_967_295_u32})
+fn to_sixty(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "minimum": 0, "maximum": 60})
+}
+fn to_thousand(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "minimum": 0, "maximum": 1000})
 }
 fn event_name(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "description": "A name, or the beginning of names and `*`; several with commas."})

@@ -19,7 +19,7 @@ pub(super) async fn timeline(State(api): Shared, uri: Uri, headers: HeaderMap) -
     let query = Query::of(&uri);
     let asked = TimelineBody {
         instances: query.all("instance").map(parsed::<InstanceId>).collect::<Answer<_>>()?,
-        forks: query.get("forks")?.unwrap_or(SOME_FORKS).min(MOST_FORKS),
+        forks: query.within("forks", 0..=MOST_FORKS)?.unwrap_or(SOME_FORKS),
     };
     // Written and hashed on the blocking thread: it may be a megabyte.
     let made = look(&api, move |worker| Ok(written(&worker.timeline(&asked)?))).await?;

@@ -55,7 +55,7 @@ pub(in crate::api) const OPERATIONS: &[Operation] = &[
             Param { many: true, ..param("instance", "query", "Of this instance; of a fork by its name.", any_text) },
             param("level", "query", "At least so grave.", level),
             param("limit", "query", "A list: so many at most, up to 1,000.", page_size),
-            param("wait", "query", "A list: seconds to wait for the next event, up to 60.", number),
+            param("wait", "query", "A list: seconds to wait for the next event, up to 60.", to_sixty),
         ],
         successes: &[Success { others: &["text/event-stream"], ..ok("The events.", of::<crate::api::feed::List>) }],
         problems: &[NotFound],
@@ -68,7 +68,7 @@ pub(in crate::api) const OPERATIONS: &[Operation] = &[
         what: "Every snapshot in few bytes, by instance",
         params: &[
             Param { many: true, ..param("instance", "query", "Of this instance.", of::<crate::ids::InstanceId>) },
-            param("forks", "query", "How many forks of each snapshot are named, up to 1,000.", number),
+            param("forks", "query", "How many forks of each snapshot are named, up to 1,000.", to_thousand),
             IF_NONE_MATCH,
         ],
         successes: &[Success { headers: &[ETAG], ..ok("The lanes.", of::<TimelineView>) }],
