@@ -311,12 +311,15 @@ impl Daemon {
             }
             let worker = Arc::clone(&self.worker);
             let swept = tokio::task::spawn_blocking(move || {
-                worker.sweep()?;
+                let swept = worker.sweep()?;
                 // A closed queue has been reported; it keeps everything.
                 drop(worker.forks.compact());
-                Answer::Ok(true)
+                Answer::Ok(swept.released > 0)
             });
-            self.reported(swept.await);
+            if self.reported(swept.await) {
+                // A snapshot may have waited for the last of its forks.
+                self.prune.notify_one();
+            }
         }
     }
 

@@ -127,3 +127,19 @@ fn only_so_many_may_follow_and_who_goes_makes_room() {
     all.pop();
     eventually("room for one", Duration::from_secs(40), || get(&world, "/v1/events", JSON).0 == 200);
 }
+
+#[test]
+fn a_snapshot_that_is_to_go_with_its_last_fork_goes_as_soon_as_that_is_removed() {
+    let world = World::new();
+    world.make_instance("a");
+    let program = Program::new(&world, "");
+    program.ok("init");
+    let _worker = program.run();
+    program.ok("snapshot a --name base");
+    program.ok("fork a/base web");
+    program.ok("rm a/base --defer");
+    let mut follow = Follow::new(&world, "/v1/events?event=prune.removed", "");
+    program.ok("unfork web");
+    // Long before the next prune by the clock, which comes every ten minutes.
+    assert_eq!(follow.until("prune.removed").1["event"], "prune.removed");
+}
