@@ -388,6 +388,10 @@ fn the_worker_answers_with_open_metrics() {
     let _worker = program.run();
     program.ok("snapshot a --name s");
     program.ok("fork s f");
+    // Whoever waits for a fork has the answer when it is there, which is before its event.
+    eventually("the fork is counted", Duration::from_secs(20), || {
+        samples(&metrics(&world)).get("snapkeep_fork_seconds_count[]").is_some_and(|count| *count > 0.0)
+    });
     let answer = metrics(&world);
     assert!(answer.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"), "{answer}");
     assert!(answer.ends_with("# EOF\n"), "{answer}");
