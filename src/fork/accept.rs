@@ -56,17 +56,30 @@ impl Forks {
         let max_pending = self.config().max_pending;
         let admit = |ask| self.admit_one(ask, &mut names, max_pending).unwrap_or_else(Admitted::No);
         let mut answers: Vec<Admitted> = asks.iter().map(admit).collect();
-        let broken: HashSet<u64> =
-            asks.iter().zip(&answers).filter(|(_, a)| matches!(a, Admitted::No(_))).map(|(ask, _)| ask.batch).collect();
-        for (ask, answer) in asks.iter().zip(&mut answers) {
-            if ask.batch != 0 && broken.contains(&ask.batch) && !matches!(answer, Admitted::No(_)) {
-                if let Some(request) = answer.new_request() {
-                    self.state().queue.give_up(&request.id);
-                }
+        self.break_batches(asks, &mut answers);
+        answers
+    }
+
+    /// Of a batch all are refused if one is; and with a request of it whoever was to have the same one, by its key: nobody is
+    /// told of a request that is not made. That may break their batch in turn.
+    fn break_batches(&self, asks: &[Ask], answers: &mut [Admitted]) {
+        let is_refused = |answer: &Admitted| matches!(answer, Admitted::No(_));
+        loop {
+            let refused = asks.iter().zip(answers.iter()).filter(|(ask, answer)| ask.batch != 0 && is_refused(answer));
+            let broken: HashSet<u64> = refused.map(|(ask, _)| ask.batch).collect();
+            let is_to_go = |ask: &Ask, answer: &Admitted| broken.contains(&ask.batch) && !is_refused(answer);
+            let to_go = asks.iter().zip(answers.iter()).filter(|(ask, answer)| is_to_go(ask, answer));
+            let given_up: HashSet<ForkId> = to_go.filter_map(|(_, answer)| answer.new_request()).map(|r| r.id.clone()).collect();
+            given_up.iter().for_each(|id| self.state().queue.give_up(id));
+            refuse(answers, |request| given_up.contains(&request.id), || Denied::Together.into());
+            // What was asked for before goes on; here it is not the answer.
+            asks.iter().zip(answers.iter_mut()).filter(|(ask, answer)| is_to_go(ask, answer)).for_each(|(_, answer)| {
                 *answer = Admitted::No(Denied::Together.into());
+            });
+            if given_up.is_empty() {
+                return;
             }
         }
-        answers
     }
 
     fn admit_one(&self, ask: &Ask, names: &mut Namer, max_pending: usize) -> Result<Admitted, ForkError> {

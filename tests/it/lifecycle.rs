@@ -3,7 +3,7 @@
 
 use crate::support::{NEVER, World, ask, instance, listing};
 use snapkeep::fork::ForkError;
-use snapkeep::fork::queue::{Denied, RequestState};
+use snapkeep::fork::queue::{Ask, Denied, RequestState};
 use snapkeep::reclaim::ReclaimError;
 use snapkeep::store::StoreError;
 use snapkeep::store::fs::Fs;
@@ -201,6 +201,31 @@ fn requests_with_the_same_key_make_one_fork_also_after_a_restart() {
     assert_eq!(again.id, first.id);
     let denied = open.accept(&id, "b").unwrap_err();
     assert!(matches!(denied, ForkError::Denied(Denied::NameTaken(_))), "{denied}");
+}
+
+#[test]
+fn whoever_was_to_share_a_request_of_a_batch_that_is_refused_is_refused_too_and_nothing_of_it_waits() {
+    let world = World::new();
+    world.make_instance("a");
+    let open = world.open();
+    let id = open.take("a").unwrap();
+    let of = |batch: u64, key: &str, name: &str| Ask { key: Some(key.into()), batch, ..ask(&id, name) };
+    // All come while one accepts: the first batch wants a name that is taken, the others requests of the first.
+    let answers = open.forks.accept(vec![
+        of(1, "job/0", "b"),
+        of(1, "job/1", "a"),
+        of(0, "job/0", "b"),
+        of(2, "job/0", "b"),
+        of(2, "more/0", "c"),
+        of(3, "well/0", "d"),
+        of(3, "well/1", "e"),
+    ]);
+    let accepted: Vec<bool> = answers.iter().map(Result::is_ok).collect();
+    assert_eq!(accepted, [false, false, false, false, false, true, true], "{answers:?}");
+    assert_eq!((open.forks.pending(), open.ref_count(&id)), (2, 2));
+    let again = open.forks.accept(vec![of(0, "job/0", "b")]).pop().unwrap().unwrap();
+    assert_eq!(open.forks.run_ready(&NEVER, &NEVER).unwrap().done, 3);
+    assert_eq!(open.forks.request(&again.id).unwrap().state, RequestState::Done);
 }
 
 #[test]
