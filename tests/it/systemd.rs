@@ -13,10 +13,11 @@ use crate::support::World;
 use crate::support::mounts::{Kind, Mounted, mounted, tool};
 use crate::support::nspawn::{Container, Setting, boot};
 use crate::support::program::Program;
+use nix::sys::signal::Signal;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -317,6 +318,19 @@ struct Manager {
 }
 
 impl Manager {
+    fn of(world: &World, period: Duration) -> Self {
+        let socket = UnixDatagram::bind(world.store.with_extension("notify")).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        Self { socket, period }
+    }
+
+    /// A worker that it started.
+    fn start(&self, world: &World, program: &Program) -> Child {
+        let mut command = program.command("run");
+        command.env("NOTIFY_SOCKET", world.store.with_extension("notify")).env("WATCHDOG_USEC", self.period.as_micros().to_string());
+        command.stdout(fs::File::create(world.store.with_extension("log")).unwrap()).spawn().unwrap()
+    }
+
     /// Whether it says this before the time is over; and how often it fed the watchdog by then.
     fn hears(&self, what: &str, within: Duration) -> (bool, usize) {
         let (deadline, mut fed) = (Instant::now() + within, 0);
@@ -339,18 +353,38 @@ const BY_TAGS: &str =
 /// The calls by which the loop looks.
 const LOOKS: &str = "openat,openat2,getdents64,statx,newfstatat,fstat";
 
+fn signal(pid: u32, signal: Signal) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), signal).unwrap();
+}
+
+#[test]
+fn the_manager_is_told_of_a_reload_when_it_began_and_when_it_is_over_and_what_was_wrong() {
+    let world = World::new();
+    let manager = Manager::of(&world, Duration::from_secs(60));
+    let program = Program::new(&world, "");
+    program.ok("init");
+    let mut child = manager.start(&world, &program);
+    assert!(manager.hears("READY=1", SOON).0);
+    signal(child.id(), Signal::SIGHUP);
+    assert!(manager.hears("RELOADING=1\nMONOTONIC_USEC=", SOON).0);
+    assert!(manager.hears("READY=1", SOON).0);
+    fs::write(&program.config, "no toml").unwrap();
+    signal(child.id(), Signal::SIGHUP);
+    assert!(manager.hears("RELOADING=1\nMONOTONIC_USEC=", SOON).0);
+    assert!(manager.hears("reload rejected, the old configuration is in force", SOON).0);
+    signal(child.id(), Signal::SIGTERM);
+    assert!(manager.hears("STOPPING=1", SOON).0 && child.wait().unwrap().success());
+}
+
 #[test]
 fn the_watchdog_goes_hungry_while_the_loop_stands_still_though_the_process_lives() {
     let Ok(strace) = tool("strace") else { return eprintln!("skipped: a loop that stands still: strace is missing") };
     let world = World::new();
-    let manager = Manager { socket: UnixDatagram::bind(world.store.with_extension("notify")).unwrap(), period: Duration::from_secs(6) };
-    manager.socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let manager = Manager::of(&world, Duration::from_secs(6));
     world.make_instance("golden");
     let program = Program::new(&world, BY_TAGS);
     program.ok("init");
-    let mut command = program.command("run");
-    command.env("NOTIFY_SOCKET", world.store.with_extension("notify")).env("WATCHDOG_USEC", manager.period.as_micros().to_string());
-    let mut child = command.stdout(fs::File::create(world.store.with_extension("log")).unwrap()).spawn().unwrap();
+    let mut child = manager.start(&world, &program);
     assert!(manager.hears("READY=1", SOON).0);
     assert!(manager.hears("nothing", manager.period).1 >= 3, "it is fed");
     let mut jam = Command::new(strace);
@@ -358,11 +392,10 @@ fn the_watchdog_goes_hungry_while_the_loop_stands_still_though_the_process_lives
     let mut jam = jam.arg(format!("--trace={LOOKS}")).arg(format!("--inject={LOOKS}:delay_enter=60000000")).spawn().unwrap();
     let (is_told, _) = manager.hears("STATUS=stuck: the schedules have not been looked at", SOON);
     let hungry = manager.hears("nothing", manager.period / 2).1;
-    let stop = |pid: u32| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGTERM).unwrap();
-    stop(jam.id());
+    signal(jam.id(), Signal::SIGTERM);
     jam.wait().unwrap();
     let (is_fed, _) = manager.hears("WATCHDOG=1", SOON);
-    stop(child.id());
+    signal(child.id(), Signal::SIGTERM);
     let told = manager.hears("STOPPING=1", SOON).0;
     assert!(child.wait().unwrap().success());
     assert!(is_told, "it lives, and says what is wrong");
