@@ -100,6 +100,13 @@ fn surroundings() -> Surroundings {
 
 fn act(cli: Cli, out: Out) -> Answer<u8> {
     let around = surroundings();
+    let done = perform(cli, &around, out);
+    // However it ended: what was only counted is written down.
+    around.events.flush();
+    done
+}
+
+fn perform(cli: Cli, around: &Surroundings, out: Out) -> Answer<u8> {
     match cli.verb {
         Verb::Check { schema: true, .. } => {
             let schema = schema();
@@ -107,14 +114,14 @@ fn act(cli: Cli, out: Out) -> Answer<u8> {
             Ok(0)
         }
         Verb::Check { next, from, .. } => {
-            check(&cli.config, &around, next.map(|count| (count, from.unwrap_or_else(|| around.clock.now()))), out)
+            check(&cli.config, around, next.map(|count| (count, from.unwrap_or_else(|| around.clock.now()))), out)
         }
         Verb::Demo { seconds } => demo::demo(seconds, out),
         Verb::Simulate(args) => simulate::simulate(&args, &config(&cli.config)?, out, around.clock.now()),
-        Verb::Init => init::init(config(&cli.config)?, &around, out),
+        Verb::Init => init::init(config(&cli.config)?, around, out),
         Verb::Run => {
             let config = config(&cli.config)?;
-            let around = around.with_metrics();
+            let around = around.clone().with_metrics();
             must_own(&config, &around.fs)?;
             log::init(form(cli.json, out::is_terminal()), To::Stdout);
             let around = Surroundings { events: around.events.with_feed(feed::USUAL), ..around };
@@ -122,7 +129,7 @@ fn act(cli: Cli, out: Out) -> Answer<u8> {
         }
         Verb::Once { leave_digests } => {
             let config = config(&cli.config)?;
-            let around = around.with_metrics();
+            let around = around.clone().with_metrics();
             log::init(form(cli.json, out::is_terminal()), To::Stdout);
             let worker = open(config, &around, Duration::ZERO)?;
             worker.announce();
@@ -131,13 +138,12 @@ fn act(cli: Cli, out: Out) -> Answer<u8> {
                 worker.hash_all();
             }
             worker.beat_heart(worker.config().metrics.once_every);
-            around.events.flush();
             Ok(u8::from(failed > 0))
         }
-        Verb::Plan(args) => plan::plan(&cli.config, args, &around, out),
+        Verb::Plan(args) => plan::plan(&cli.config, args, around, out),
         verb => {
             let config = config(&cli.config)?;
-            let (backend, _runner) = backend(config, &around, &verb, out)?;
+            let (backend, _runner) = backend(config, around, &verb, out)?;
             verbs::carry_out(verb, backend.as_ref(), out, around.clock.now())
         }
     }

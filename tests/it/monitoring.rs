@@ -380,6 +380,22 @@ fn metrics(world: &World) -> String {
 }
 
 #[test]
+fn a_verb_that_ends_says_how_many_lines_it_did_not_write() {
+    let world = World::new();
+    world.make_instance("a");
+    let program = Program::new(&world, "");
+    program.ok("init");
+    (0..130).for_each(|n| fs::create_dir(world.store.join(format!("snapshots/stray-{n}"))).unwrap());
+    let output = program.output("snapshot a");
+    assert!(output.status.success(), "{output:?}");
+    let lines: Vec<serde_json::Value> =
+        String::from_utf8(output.stderr).unwrap().lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let written = lines.iter().filter(|line| line["event"] == "record.unreadable").count() as u64;
+    let counted = lines.iter().filter(|line| line["event"] == "log.repeated" && line["of"] == "record.unreadable");
+    assert_eq!((written, counted.map(|line| line["times"].as_u64().unwrap()).sum::<u64>()), (100, 30));
+}
+
+#[test]
 fn the_worker_answers_with_open_metrics() {
     let world = World::new();
     world.make_instance("a");
