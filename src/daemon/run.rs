@@ -55,6 +55,8 @@ pub fn run(config: Config, around: &Surroundings) -> Answer<()> {
     });
     let sweep = Arc::clone(&daemon.sweep);
     worker.set_sweeper(move || sweep.notify_one());
+    let prune = Arc::clone(&daemon.prune);
+    worker.forks.when_released(move || prune.notify_one());
     let result = runtime.block_on(daemon.serve(socket)).map_err(|e| match e.downcast::<Problem>() {
         Ok(problem) => *problem,
         Err(e) => failed("run", &e),
@@ -123,7 +125,7 @@ impl Daemon {
             None => {
                 plain = vec![
                     threads::fork_runner(Arc::clone(&self.worker), Arc::clone(&self.pulse))?,
-                    threads::root_watcher(Arc::clone(&self.worker), Arc::clone(&self.prune))?,
+                    threads::root_watcher(Arc::clone(&self.worker))?,
                     threads::scrubber(Arc::clone(&self.worker))?,
                     threads::compressor(Arc::clone(&self.worker))?,
                     threads::pool_filler(Arc::clone(&self.worker))?,
@@ -311,15 +313,12 @@ impl Daemon {
             }
             let worker = Arc::clone(&self.worker);
             let swept = tokio::task::spawn_blocking(move || {
-                let swept = worker.sweep()?;
+                worker.sweep()?;
                 // A closed queue has been reported; it keeps everything.
                 drop(worker.forks.compact());
-                Answer::Ok(swept.released > 0)
+                Answer::Ok(true)
             });
-            if self.reported(swept.await) {
-                // A snapshot may have waited for the last of its forks.
-                self.prune.notify_one();
-            }
+            self.reported(swept.await);
         }
     }
 

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::Notify;
 
 /// How long news from the root are collected before they are looked at.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -95,8 +94,8 @@ pub(super) fn hasher(worker: Arc<Worker>) -> std::io::Result<JoinHandle<()>> {
     })
 }
 
-/// Follows the instances root until the worker stops; `released` is told when a snapshot is needed by one fork less.
-pub(super) fn root_watcher(worker: Arc<Worker>, released: Arc<Notify>) -> std::io::Result<JoinHandle<()>> {
+/// Follows the instances root until the worker stops.
+pub(super) fn root_watcher(worker: Arc<Worker>) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("root".to_owned()).spawn(move || {
         let mut was_proven = worker.store.prove_root().is_ok();
         let mut proven_at = worker.store.clock.since_boot();
@@ -119,9 +118,7 @@ pub(super) fn root_watcher(worker: Arc<Worker>, released: Arc<Notify>) -> std::i
             } else if worker.forks.is_due_again() {
                 worker.forks.look_at_all();
             }
-            if worker.look_at_root() > 0 {
-                released.notify_one();
-            }
+            worker.look_at_root();
         }
     })
 }

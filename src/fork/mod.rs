@@ -133,6 +133,8 @@ pub struct Forks {
     root_was_lost: std::sync::atomic::AtomicBool,
     fell_back: std::sync::atomic::AtomicU64,
     sync_costs: Mutex<syncing::Costs>,
+    /// Who is told when forks have let go of their snapshots.
+    released: watching::Released,
     /// How many bursts have ended.
     bursts_ended: std::sync::atomic::AtomicU64,
     /// Held for reading by each burst, for writing by a recovery.
@@ -229,6 +231,7 @@ impl Forks {
             root_was_lost: std::sync::atomic::AtomicBool::new(false),
             fell_back: std::sync::atomic::AtomicU64::new(0),
             sync_costs: Mutex::default(),
+            released: watching::Released::default(),
             bursts_ended: std::sync::atomic::AtomicU64::new(0),
             bursts: RwLock::new(()),
             unsettled: std::sync::atomic::AtomicBool::new(true),
@@ -248,6 +251,11 @@ impl Forks {
     /// From now on somebody sees how far copies for forks are.
     pub fn watch(&self, progress: Arc<dyn crate::snapshot::copy::Progress + Send + Sync>) {
         self.watcher.set(progress);
+    }
+
+    /// From now on `wake` is called when refs were dropped, whoever noticed: a snapshot may have waited for the last of them.
+    pub fn when_released(&self, wake: impl Fn() + Send + Sync + 'static) {
+        self.released.set(wake);
     }
 
     /// Takes a new configuration for forks that begin from now on.

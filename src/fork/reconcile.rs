@@ -270,6 +270,9 @@ impl Forks {
             dropped += u64::from(self.carry_out(action, &proof)?);
         }
         self.acted_upon(number);
+        if dropped > 0 {
+            self.released.tell();
+        }
         Ok(dropped)
     }
 

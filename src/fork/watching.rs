@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// All of the root is read this often, whatever the kernel tells; and so long a new directory is looked at again.
@@ -80,6 +80,29 @@ impl Changes {
         }
         if !is_fork {
             self.places.insert(place);
+        }
+    }
+}
+
+/// Who is told that refs were dropped; nobody at first.
+#[derive(Default)]
+pub(super) struct Released(OnceLock<Box<dyn Fn() + Send + Sync>>);
+
+impl std::fmt::Debug for Released {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Released").finish_non_exhaustive()
+    }
+}
+
+impl Released {
+    pub(super) fn set(&self, wake: impl Fn() + Send + Sync + 'static) {
+        // A second one changes nothing: there is one who prunes.
+        let _ = self.0.set(Box::new(wake));
+    }
+
+    pub(super) fn tell(&self) {
+        if let Some(wake) = self.0.get() {
+            wake();
         }
     }
 }

@@ -35,8 +35,6 @@ pub struct SweepRules {
 pub struct Swept {
     /// Trees unlinked.
     pub unlinked: u64,
-    /// Refs of forks that lay there and are gone: their snapshots may go now.
-    pub released: u64,
     /// How long until the next entry's grace is over, if one waits.
     pub next: Option<Duration>,
 }
@@ -93,7 +91,7 @@ impl Reclaim {
         });
         self.forget_all_but(&waiting);
         let doomed = self.doom(&due, &[&trash, &root_trash]);
-        (swept.unlinked, swept.released) = self.unlink(&doomed, rules);
+        swept.unlinked = self.unlink(&doomed, rules);
         self.settle()?;
         Ok(swept)
     }
@@ -148,8 +146,7 @@ impl Reclaim {
         }
     }
 
-    /// How many were unlinked, and how many forks have let go of their snapshots with that.
-    fn unlink(&self, doomed: &[Trashed], rules: &SweepRules) -> (u64, u64) {
+    fn unlink(&self, doomed: &[Trashed], rules: &SweepRules) -> u64 {
         let (next, unlinked, departed) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicBool::new(false));
         let is_stopped = || rules.pace.as_ref().is_some_and(|pace| pace.stop.load(Ordering::SeqCst));
         let work = || {
@@ -175,11 +172,12 @@ impl Reclaim {
             work();
         });
         // Forks that lay there needed their snapshots until now.
-        let released = if departed.into_inner() { self.forks.reconcile() } else { Ok(0) };
-        if let Err(e) = &released {
+        if departed.into_inner()
+            && let Err(e) = self.forks.reconcile()
+        {
             self.store.events.emit(Event::PruneFailed { snapshot: String::new(), error: e.to_string() });
         }
-        (unlinked.into_inner(), released.unwrap_or(0))
+        unlinked.into_inner()
     }
 
     /// The oldest entries, as many as must go so that the rest takes no more bytes than it may.

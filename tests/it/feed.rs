@@ -42,9 +42,11 @@ impl Follow {
 
     /// The next event: what its `id:` says, and its data.
     fn next(&mut self) -> Option<(String, serde_json::Value)> {
-        let mut id = String::new();
+        let (mut id, began) = (String::new(), Instant::now());
         loop {
             let line = self.line()?;
+            // It is alive, and says so, for ever.
+            assert!(began.elapsed() < Duration::from_secs(60), "no event for a minute");
             if let Some(text) = line.strip_prefix("id: ") {
                 text.clone_into(&mut id);
             }
@@ -132,7 +134,7 @@ fn only_so_many_may_follow_and_who_goes_makes_room() {
 fn a_snapshot_that_is_to_go_with_its_last_fork_goes_as_soon_as_that_is_removed() {
     let world = World::new();
     world.make_instance("a");
-    let program = Program::new(&world, "");
+    let program = Program::with(&world, "[prune]\nevery = \"1h\"\n[trash]\ngrace = \"0s\"\n");
     program.ok("init");
     let _worker = program.run();
     program.ok("snapshot a --name base");
@@ -140,6 +142,13 @@ fn a_snapshot_that_is_to_go_with_its_last_fork_goes_as_soon_as_that_is_removed()
     program.ok("rm a/base --defer");
     let mut follow = Follow::new(&world, "/v1/events?event=prune.removed", "");
     program.ok("unfork web");
-    // Long before the next prune by the clock, which comes every ten minutes.
+    // Long before the next prune by the clock.
+    assert_eq!(follow.until("prune.removed").1["event"], "prune.removed");
+    // And when somebody deletes it, whoever is the first to notice.
+    program.ok("snapshot a --name other");
+    program.ok("fork a/other web");
+    program.ok("rm a/other --defer");
+    std::fs::remove_dir_all(world.vms.join("web")).unwrap();
+    program.ok("forks");
     assert_eq!(follow.until("prune.removed").1["event"], "prune.removed");
 }
