@@ -7,9 +7,9 @@ use crate::worker::backend::{Answer, Backend, Removal};
 use crate::worker::importing::{ImportBody, ImportView};
 use crate::worker::problem::{Problem, ProblemKind};
 use crate::worker::view::{
-    ClockView, Findings, ForkBody, ForkViews, NextPruneView, PlanBody, PlanView, PruneBody, PruneReport, RemovedView, RequestView,
-    Requests, RestoredView, SnapshotFilter, SnapshotView, Snapshots, StatusView, TakeBody, TimelineBody, TimelineView, TrashView,
-    UndeleteBody, UndeletedView, UnforkedView, VerifyBody,
+    ClockView, Findings, ForkBody, ForkView, ForkViews, NextPruneView, PlanBody, PlanView, PruneBody, PruneReport, RemovedView,
+    RequestView, Requests, RestoredView, SnapshotFilter, SnapshotView, Snapshots, StatusView, TakeBody, TimelineBody, TimelineView,
+    TrashView, UndeleteBody, UndeletedView, UnforkedView, VerifyBody,
 };
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
@@ -194,6 +194,9 @@ impl Backend for Client {
     }
     fn forks(&self, snapshot: Option<&str>) -> Answer<ForkViews> {
         self.ask(Call::get(snapshot.map_or("/v1/forks".to_owned(), |s| snapshot_path(s, "/forks"))))
+    }
+    fn fork_named(&self, name: &InstanceId) -> Answer<ForkView> {
+        self.ask(Call::get(format!("/v1/forks/{}", encode(name.as_str()))))
     }
     fn unfork(&self, name: &InstanceId) -> Answer<UnforkedView> {
         self.ask(Call::new(Method::DELETE, format!("/v1/forks/{}", encode(name.as_str()))).patient())

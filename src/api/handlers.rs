@@ -11,7 +11,7 @@ use super::router::{Api, tag_of};
 use crate::ids::{ForkId, HoldName, InstanceId, PolicyName, SnapshotId};
 use crate::worker::backend::{Answer, Removal};
 use crate::worker::importing::ImportBody;
-use crate::worker::problem::{Problem, ProblemKind};
+use crate::worker::problem::Problem;
 use crate::worker::view::{ForkBody, PlanBody, PruneBody, RequestView, Requests, SnapshotFilter, TakeBody, UndeleteBody, VerifyBody};
 use axum::body::Bytes;
 use axum::extract::{Extension, Path, State};
@@ -190,11 +190,7 @@ async fn list_forks(api: &Api, snapshot: Option<String>, uri: &Uri, headers: &He
 
 pub(super) async fn one_fork(State(api): Shared, Path(name): Path<String>, headers: HeaderMap) -> Handled {
     let name: InstanceId = parsed(&name)?;
-    let fork = look(&api, move |b| {
-        let found = b.forks(None)?.forks.into_iter().find(|fork| fork.name == name.as_str());
-        found.ok_or_else(|| Problem::new(ProblemKind::NotFound, format!("there is no fork {name}")))
-    });
-    Ok(tagged(&headers, &fork.await?))
+    Ok(tagged(&headers, &look(&api, move |b| b.fork_named(&name)).await?))
 }
 
 pub(super) async fn unfork(State(api): Shared, Path(name): Path<String>) -> Handled {

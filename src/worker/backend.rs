@@ -4,9 +4,9 @@
 use super::importing::{ImportBody, ImportView};
 use super::problem::{Problem, ProblemKind};
 use super::view::{
-    ClockView, Findings, ForkBody, ForkViews, NextPruneView, PlanBody, PlanView, PruneBody, PruneReport, RemovedView, RequestView,
-    Requests, RestoredView, SnapshotFilter, SnapshotView, Snapshots, StatusView, TakeBody, TimelineBody, TimelineView, TrashView,
-    UndeletedView, UnforkedView, VerifyBody,
+    ClockView, Findings, ForkBody, ForkView, ForkViews, NextPruneView, PlanBody, PlanView, PruneBody, PruneReport, RemovedView,
+    RequestView, Requests, RestoredView, SnapshotFilter, SnapshotView, Snapshots, StatusView, TakeBody, TimelineBody, TimelineView,
+    TrashView, UndeletedView, UnforkedView, VerifyBody,
 };
 use crate::event::feed::Feed;
 use crate::ids::{ForkId, HoldName, InstanceId, SnapshotId};
@@ -41,6 +41,8 @@ pub trait Backend: Send + Sync {
     fn fork(&self, snapshot: &str, body: &ForkBody, wait: Option<Duration>) -> Answer<Requests>;
     /// `forks`.
     fn forks(&self, snapshot: Option<&str>) -> Answer<ForkViews>;
+    /// One fork that lives.
+    fn fork_named(&self, name: &InstanceId) -> Answer<ForkView>;
     /// `unfork`.
     fn unfork(&self, name: &InstanceId) -> Answer<UnforkedView>;
     /// `queue`.

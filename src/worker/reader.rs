@@ -5,9 +5,9 @@ use super::importing::{self, ImportBody, ImportView};
 use super::problem::{Problem, ProblemKind};
 use super::sight::{self, Sight};
 use super::view::{
-    ClockView, Findings, ForkBody, ForkViews, NextPruneView, PlanBody, PlanView, PruneBody, PruneReport, RemovedView, RequestView,
-    Requests, RestoredView, SnapshotFilter, SnapshotView, Snapshots, StatusView, TakeBody, TimelineBody, TimelineView, TrashView,
-    UndeletedView, UnforkedView, VerifyBody,
+    ClockView, Findings, ForkBody, ForkView, ForkViews, NextPruneView, PlanBody, PlanView, PruneBody, PruneReport, RemovedView,
+    RequestView, Requests, RestoredView, SnapshotFilter, SnapshotView, Snapshots, StatusView, TakeBody, TimelineBody, TimelineView,
+    TrashView, UndeletedView, UnforkedView, VerifyBody,
 };
 use super::{Surroundings, clock, planning, problem_of_fork, problem_of_store, selection, status, timeline, trashed};
 use crate::config::Config;
@@ -117,6 +117,9 @@ impl Backend for Reader {
     fn forks(&self, snapshot: Option<&str>) -> Answer<ForkViews> {
         let id = snapshot.map(|s| sight::resolve(&self.store, s)).transpose()?;
         Ok(sight::forks(self, id.as_ref()))
+    }
+    fn fork_named(&self, name: &InstanceId) -> Answer<ForkView> {
+        sight::fork(self, name)
     }
     fn unfork(&self, _name: &InstanceId) -> Answer<UnforkedView> {
         read_only()

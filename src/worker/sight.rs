@@ -12,9 +12,10 @@ use crate::policy::Candidate;
 use crate::policy::cadence::LedgerEntry;
 use crate::schedule::Pair;
 use crate::store::compression::Outcome;
-use crate::store::instances::{Scan, Standing};
+use crate::store::instances::{ForkRecord, Scan, Standing};
 use crate::store::{Known, Store, Summary};
 use chrono::{DateTime, Utc};
+use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -204,22 +205,34 @@ pub(super) fn snapshot(sight: &dyn Sight, text: &str) -> Answer<SnapshotView> {
 
 /// `forks`.
 pub(super) fn forks(sight: &dyn Sight, of: Option<&SnapshotId>) -> ForkViews {
-    let layout = &sight.store().layout;
-    let mut views = ForkViews::default();
-    for (name, (_, standing)) in &sight.scan().instances {
-        if let Standing::Fork(record) = standing
-            && of.is_none_or(|id| *id == record.fork_of_snapshot)
-        {
-            views.forks.push(ForkView {
-                format: record.format,
-                fork_id: record.fork_id.clone(),
-                fork_of_snapshot: record.fork_of_snapshot.clone(),
-                key: record.key.clone(),
-                created_at: record.created_at,
-                name: name.to_string_lossy().into_owned(),
-                path: layout.instance_named(name).display().to_string(),
-            });
-        }
+    let scan = sight.scan();
+    let forks = scan.instances.iter().filter_map(|(name, (_, standing))| Some((name, record_of(standing)?)));
+    let wanted = forks.filter(|(_, record)| of.is_none_or(|id| *id == record.fork_of_snapshot));
+    ForkViews { forks: wanted.map(|(name, record)| fork_view(sight, name, record)).collect(), next: None }
+}
+
+/// The fork of this name, without looking at any other.
+pub(super) fn fork(sight: &dyn Sight, name: &InstanceId) -> Answer<ForkView> {
+    let scan = sight.scan();
+    let name = OsStr::new(name.as_str());
+    let record = scan.instances.get(name).and_then(|(_, standing)| record_of(standing));
+    record
+        .map(|record| fork_view(sight, name, record))
+        .ok_or_else(|| Problem::new(ProblemKind::NotFound, format!("there is no fork {}", name.display())))
+}
+
+fn record_of(standing: &Standing) -> Option<&ForkRecord> {
+    if let Standing::Fork(record) = standing { Some(record) } else { None }
+}
+
+fn fork_view(sight: &dyn Sight, name: &OsStr, record: &ForkRecord) -> ForkView {
+    ForkView {
+        format: record.format,
+        fork_id: record.fork_id.clone(),
+        fork_of_snapshot: record.fork_of_snapshot.clone(),
+        key: record.key.clone(),
+        created_at: record.created_at,
+        name: name.to_string_lossy().into_owned(),
+        path: sight.store().layout.instance_named(name).display().to_string(),
     }
-    views
 }

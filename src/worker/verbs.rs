@@ -7,9 +7,9 @@ use super::problem::{Problem, ProblemKind};
 use super::prune::{For, problem_of_reclaim};
 use super::sight::{self, Sight};
 use super::view::{
-    ClockView, Findings, ForkBody, ForkViews, NextPruneView, PlanBody, PlanView, PruneBody, PruneReport, RemovedView, RequestView,
-    Requests, RestoredView, SnapshotFilter, SnapshotView, Snapshots, StatusView, TakeBody, TimelineBody, TimelineView, TrashView,
-    UndeletedView, UnforkedView, VerifyBody,
+    ClockView, Findings, ForkBody, ForkView, ForkViews, NextPruneView, PlanBody, PlanView, PruneBody, PruneReport, RemovedView,
+    RequestView, Requests, RestoredView, SnapshotFilter, SnapshotView, Snapshots, StatusView, TakeBody, TimelineBody, TimelineView,
+    TrashView, UndeletedView, UnforkedView, VerifyBody,
 };
 use super::{Worker, planning, problem_of_fork, problem_of_store, status, timeline, trashed};
 use crate::config::Config;
@@ -239,6 +239,12 @@ impl Backend for Worker {
         // A fork that was made just now is to be in it.
         self.forks.look().map_err(|e| problem_of_fork(&e))?;
         Ok(sight::forks(self, id.as_ref()))
+    }
+
+    fn fork_named(&self, name: &InstanceId) -> Answer<ForkView> {
+        self.ready()?;
+        self.forks.look().map_err(|e| problem_of_fork(&e))?;
+        sight::fork(self, name)
     }
 
     fn unfork(&self, name: &InstanceId) -> Answer<UnforkedView> {

@@ -104,6 +104,9 @@ fn an_answer_that_one_has_is_not_sent_again_and_what_has_changed_is_not_removed(
     assert_eq!((changed.status, changed.body["holds"].clone()), (200, json!(["mine"])));
     assert_eq!(ask(&world, &format!("DELETE {path}/holds/mine"), "", "").status, 200);
     assert_eq!(ask(&world, &format!("POST {path}/forks"), "prefer: wait=20\r\n", r#"{"name": "web"}"#).status, 201);
+    let one = ask(&world, "GET /v1/forks/web", "", "");
+    assert_eq!((one.status, &one.body["name"]), (200, &json!("web")), "{one:?}");
+    assert_eq!(["GET /v1/forks/none", "GET /v1/forks/a"].map(|line| ask(&world, line, "", "").status), [404, 404], "a is no fork");
     let stale = ask(&world, &format!("DELETE {path}?defer=true"), &format!("if-match: {tag}\r\n"), "");
     assert_eq!((stale.status, stale.kind()), (412, "precondition-failed"));
     let refused = ask(&world, &format!("DELETE {path}"), "", "");
