@@ -144,6 +144,7 @@ impl Daemon {
         self.worker.stopping.store(true, Ordering::SeqCst);
         self.worker.forks.wake();
         self.worker.store.cancel_compressing();
+        self.worker.store.wake();
         self.worker.forks.pool().wake();
         stop.send_replace(true);
         self.end_streams();

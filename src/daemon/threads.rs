@@ -48,7 +48,7 @@ pub(super) fn pool_filler(worker: Arc<Worker>) -> std::io::Result<JoinHandle<()>
         while !worker.stopping.load(Ordering::SeqCst) {
             match worker.forks.tend_pool(&worker.stopping) {
                 Turn::Done => {}
-                Turn::Settled => worker.forks.pool().wait(LOOK),
+                Turn::Settled => worker.forks.pool().wait(if worker.forks.pool().is_asked_for() { LOOK } else { CALM }),
                 Turn::Later => std::thread::sleep(SETTLE),
             }
         }
@@ -70,14 +70,10 @@ pub(super) fn scrubber(worker: Arc<Worker>) -> std::io::Result<JoinHandle<()>> {
 /// Compresses cold snapshots until the worker stops, at low priority.
 pub(super) fn compressor(worker: Arc<Worker>) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("compress".to_owned()).spawn(move || {
-        let mut waited = compressing::LOOK;
         while !worker.stopping.load(Ordering::SeqCst) {
-            if waited >= compressing::LOOK {
-                waited = Duration::ZERO;
-                worker.compress_due();
-            }
-            std::thread::sleep(LOOK);
-            waited += LOOK;
+            worker.compress_due();
+            // Unparked at the stop.
+            std::thread::park_timeout(compressing::LOOK);
         }
     })
 }
@@ -87,8 +83,9 @@ pub(super) fn hasher(worker: Arc<Worker>) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("digests".to_owned()).spawn(move || {
         give_way();
         while !worker.stopping.load(Ordering::SeqCst) {
+            let seen = worker.store.changes();
             if !worker.hash_next() {
-                std::thread::sleep(LOOK);
+                worker.store.wait_for_change(seen, CALM);
             }
         }
     })
@@ -100,7 +97,7 @@ pub(super) fn root_watcher(worker: Arc<Worker>) -> std::io::Result<JoinHandle<()
         let mut was_proven = worker.store.prove_root().is_ok();
         let mut proven_at = worker.store.clock.since_boot();
         while !worker.stopping.load(Ordering::SeqCst) {
-            let heard = worker.forks.wait_for_news(LOOK);
+            let heard = worker.forks.wait_for_news(if was_proven && worker.forks.is_told_of_changes() { CALM } else { LOOK });
             // A mount that comes or goes is told by the table of mounts; what else may happen to the root is found out later.
             let now = worker.store.clock.since_boot();
             let mut is_other = false;

@@ -8,13 +8,13 @@
 
 use super::build::{self, Built, Crew};
 use super::queue::{Record, Request};
-use super::syncing::Way;
 use super::thaw::{Lane, Source, Todo};
 use super::{ForkError, Forks};
 use crate::event::Event;
 use crate::ids::{ForkId, SnapshotId};
 use crate::snapshot::copy::copy_threads;
 use crate::store::RootProof;
+use crate::store::syncing::{Costs, Way};
 use chrono::{DateTime, Utc};
 use std::collections::HashMap;
 use std::sync::PoisonError;
@@ -92,6 +92,7 @@ impl Forks {
     /// Wakes everybody who waits, for example at the stop.
     pub fn wake(&self) {
         self.changed.notify_all();
+        self.waker.wake();
     }
 
     /// One burst, and whether requests went back to the queue until their memory is unpacked.
@@ -189,7 +190,7 @@ impl Forks {
             return Ok(());
         }
         let fs = &self.store.fs;
-        let dirty = fs.dirty_bytes().map(|bytes| bytes as f64 / f64::from(1 << 20));
+        let dirty = fs.dirty_mib();
         let count = built.iter().map(|(_, built)| build::count(built)).sum();
         let way = self.sync_costs().choose(count, dirty);
         let began = Instant::now();
@@ -208,7 +209,7 @@ impl Forks {
         Ok(())
     }
 
-    fn sync_costs(&self) -> std::sync::MutexGuard<'_, super::syncing::Costs> {
+    fn sync_costs(&self) -> std::sync::MutexGuard<'_, Costs> {
         self.sync_costs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

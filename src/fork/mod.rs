@@ -13,7 +13,6 @@ mod recipe;
 pub mod reconcile;
 mod remove;
 pub mod rewrite;
-mod syncing;
 mod thaw;
 mod watching;
 
@@ -132,7 +131,9 @@ pub struct Forks {
     has_scanned: std::sync::atomic::AtomicBool,
     root_was_lost: std::sync::atomic::AtomicBool,
     fell_back: std::sync::atomic::AtomicU64,
-    sync_costs: Mutex<syncing::Costs>,
+    sync_costs: Mutex<crate::store::syncing::Costs>,
+    /// Ends a wait for news of the root.
+    waker: crate::store::watch::Waker,
     /// Who is told when forks have let go of their snapshots.
     released: watching::Released,
     /// How many bursts have ended.
@@ -232,6 +233,7 @@ impl Forks {
             fell_back: std::sync::atomic::AtomicU64::new(0),
             sync_costs: Mutex::default(),
             released: watching::Released::default(),
+            waker: crate::store::watch::Waker::default(),
             bursts_ended: std::sync::atomic::AtomicU64::new(0),
             bursts: RwLock::new(()),
             unsettled: std::sync::atomic::AtomicBool::new(true),

@@ -5,9 +5,9 @@ use super::queue::{Record, Request, RequestState};
 use super::{ForkError, Forks};
 use crate::event::Event;
 use crate::ids::{ForkId, ForkName, SnapshotId};
-use crate::store::instances::{self, Carriers, ForkRecord, Scan, Standing};
+use crate::store::instances::{self, Carrier, Carriers, ForkRecord, Scan, Standing};
 use crate::store::layout::Layout;
-use crate::store::{RefTarget, RootProof};
+use crate::store::{RefTarget, RootProof, par};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
@@ -43,41 +43,69 @@ pub enum Action {
     },
 }
 
+/// What refs are decided by, besides themselves.
+#[derive(Debug, Clone, Copy)]
+pub struct Shown<'a> {
+    /// Requests that were unfinished before the scan.
+    pub unfinished: &'a HashSet<ForkId>,
+    /// The directories that carry the forks in question.
+    pub carriers: &'a Carriers<'a>,
+    /// All directories.
+    pub scan: &'a Scan,
+    /// Path names.
+    pub layout: &'a Layout,
+}
+
 /// What follows from a scan for `refs`, and for the forks that `carriers` tells of. The refs and then `unfinished` were read
 /// *before* the scan: a fork that was unfinished then may have been published since, and one that was finished then is in the
-/// scan if it is anywhere. Where they point, and which there are besides (`has_ref`), is as of now.
+/// scan if it is anywhere. Where they point (`target`), and which there are besides (`has_ref`), is as of now. On so many
+/// `threads`: there may be a hundred thousand.
 #[must_use]
-pub fn decide<'r>(
-    refs: impl Iterator<Item = (&'r SnapshotId, &'r ForkId, &'r RefTarget)>,
+pub fn decide<'i>(
+    refs: &[(SnapshotId, ForkId)],
+    target: impl Fn(&SnapshotId, &ForkId) -> Option<&'i RefTarget> + Sync,
     has_ref: impl Fn(&SnapshotId, &ForkId) -> bool,
-    unfinished: &HashSet<ForkId>,
-    carriers: &Carriers<'_>,
-    (scan, layout): (&Scan, &Layout),
+    shown: Shown<'_>,
+    threads: usize,
 ) -> Vec<Action> {
+    let one = |_: &mut (), (snapshot, fork): &(SnapshotId, ForkId)| {
+        let target = target(snapshot, fork).filter(|_| !shown.unfinished.contains(fork))?;
+        let (first, carriers) = shown.carriers.get(fork);
+        Some((follows(snapshot, fork, target, carriers, shown), first..first + carriers.len()))
+    };
     let mut actions = Vec::new();
-    for (snapshot, fork, target) in refs {
-        if unfinished.contains(fork) {
-            continue;
-        }
-        // One that says that it was made of another snapshot does not need this one.
-        let mut places = carriers.get(fork).iter().filter(|carrier| carrier.record.fork_of_snapshot == *snapshot);
-        match (places.next(), target) {
-            (Some(first), RefTarget::At(at)) if first.is_at(at) || places.any(|carrier| carrier.is_at(at)) => {}
-            // Also an unreadable ref of a fork that is there: point it right.
-            (Some(first), _) => actions.push(Action::Point { snapshot: snapshot.clone(), fork: fork.clone(), to: first.path() }),
-            (None, RefTarget::Unreadable) => {}
-            (None, RefTarget::At(at)) if is_unreadable_fork(scan, layout, at) => {}
-            (None, RefTarget::At(_)) => actions.push(Action::Drop { snapshot: snapshot.clone(), fork: fork.clone() }),
+    let mut with_ref = vec![false; shown.carriers.all().len()];
+    for ((snapshot, _), decided) in refs.iter().zip(par::each(threads, refs, || (), one)) {
+        let Some((action, places)) = decided else { continue };
+        actions.extend(action);
+        let carriers = shown.carriers.all().get(places.clone()).unwrap_or_default();
+        for (has, carrier) in with_ref.get_mut(places).unwrap_or_default().iter_mut().zip(carriers) {
+            *has |= carrier.record.fork_of_snapshot == *snapshot;
         }
     }
     let mut adopted = HashSet::new();
-    for carrier in carriers.iter() {
+    // Those that have one need not be looked for among all refs.
+    for (carrier, _) in shown.carriers.all().iter().zip(with_ref).filter(|(_, has)| !has) {
         let (snapshot, fork) = (&carrier.record.fork_of_snapshot, &carrier.record.fork_id);
-        if !unfinished.contains(fork) && !has_ref(snapshot, fork) && adopted.insert((snapshot, fork)) {
+        if !shown.unfinished.contains(fork) && !has_ref(snapshot, fork) && adopted.insert((snapshot, fork)) {
             actions.push(Action::Adopt { snapshot: snapshot.clone(), fork: fork.clone(), at: carrier.path() });
         }
     }
     actions
+}
+
+/// What follows for one ref, whose fork these directories carry.
+fn follows(snapshot: &SnapshotId, fork: &ForkId, target: &RefTarget, carriers: &[Carrier<'_>], shown: Shown<'_>) -> Option<Action> {
+    // One that says that it was made of another snapshot does not need this one.
+    let mut places = carriers.iter().filter(|carrier| carrier.record.fork_of_snapshot == *snapshot);
+    match (places.next(), target) {
+        (Some(first), RefTarget::At(at)) if first.is_at(at) || places.any(|carrier| carrier.is_at(at)) => None,
+        // Also an unreadable ref of a fork that is there: point it right.
+        (Some(first), _) => Some(Action::Point { snapshot: snapshot.clone(), fork: fork.clone(), to: first.path() }),
+        (None, RefTarget::Unreadable) => None,
+        (None, RefTarget::At(at)) if is_unreadable_fork(shown.scan, shown.layout, at) => None,
+        (None, RefTarget::At(_)) => Some(Action::Drop { snapshot: snapshot.clone(), fork: fork.clone() }),
+    }
 }
 
 /// Whether there is a directory at a ref's target that does not say which fork it is: then it counts as live.
@@ -285,9 +313,9 @@ impl Forks {
         scan: &Scan,
     ) -> Vec<Action> {
         let index = self.store.index();
-        let refs = refs.iter().filter_map(|(snapshot, fork)| Some((snapshot, fork, index.get(snapshot)?.refs.get(fork)?)));
-        let has_ref = |snapshot: &SnapshotId, fork: &ForkId| index.get(snapshot).is_some_and(|known| known.refs.contains_key(fork));
-        decide(refs, has_ref, unfinished, carriers, (scan, &self.store.layout))
+        let target = |snapshot: &SnapshotId, fork: &ForkId| index.get(snapshot)?.refs.get(fork);
+        let has_ref = |snapshot: &SnapshotId, fork: &ForkId| target(snapshot, fork).is_some();
+        decide(refs, target, has_ref, Shown { unfinished, carriers, scan, layout: &self.store.layout }, self.threads)
     }
 
     pub(super) fn carry_out(&self, action: Action, proof: &RootProof) -> Result<bool, ForkError> {

@@ -8,11 +8,11 @@
 use super::reconcile::Action;
 use super::{ForkError, Forks};
 use crate::ids::{ForkId, SnapshotId};
-use crate::store::RefTarget;
 use crate::store::fs::FsError;
 use crate::store::instances::{self, Carriers, Pass, Scan, ScanCache, Standing};
 use crate::store::layout::OURS;
 use crate::store::watch::{Ready, RootWatch};
+use crate::store::{Index, RefTarget};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -208,12 +208,28 @@ impl Forks {
     /// What to do for these forks; `None` if one of them seems to be gone.
     fn decide_for(&self, forks: BTreeSet<(SnapshotId, ForkId)>, unfinished: &HashSet<ForkId>) -> Option<Vec<Action>> {
         let scan = self.last_scan();
+        // Nearly all have just come to where their refs point; only for others all directories are looked through.
+        let forks: BTreeSet<_> = {
+            let index = self.store.index();
+            forks.into_iter().filter(|(snapshot, fork)| !self.is_in_its_place(&index, &scan, snapshot, fork)).collect()
+        };
+        if forks.is_empty() {
+            return Some(Vec::new());
+        }
         let wanted: HashSet<&ForkId> = forks.iter().map(|(_, fork)| fork).collect();
         let (root, trash) = (self.store.layout.instances(), self.store.layout.root_trash());
         let carriers = Carriers::of(&scan, root, &trash, |fork| wanted.contains(fork));
         let refs: Vec<_> = forks.iter().cloned().collect();
         let actions = self.decide_on(&refs, unfinished, &carriers, &scan);
         actions.iter().all(|action| !matches!(action, Action::Drop { .. })).then_some(actions)
+    }
+
+    /// Whether a fork's ref points to a directory of the root that carries its id: then nothing follows for it.
+    fn is_in_its_place(&self, index: &Index, scan: &Scan, snapshot: &SnapshotId, fork: &ForkId) -> bool {
+        let Some(RefTarget::At(at)) = index.get(snapshot).and_then(|known| known.refs.get(fork)) else { return false };
+        let name = at.file_name().filter(|_| at.parent() == Some(self.store.layout.instances()));
+        let carries = |standing: &Standing| matches!(standing, Standing::Fork(r) if r.fork_id == *fork && r.fork_of_snapshot == *snapshot);
+        name.and_then(|name| scan.instances.get(name)).is_some_and(|(_, standing)| carries(standing))
     }
 
     /// Looks at what has changed since the last look, and remembers it; the forks that this is about. `None`: only reading
@@ -308,7 +324,7 @@ impl Forks {
         let watch = self.eyes().watch.as_ref().map(|known| Arc::clone(&known.watch));
         match watch {
             Some(watch) => {
-                let ready = watch.ready(most);
+                let ready = watch.ready(most, &self.waker);
                 Ready { news: ready.news || self.has_more_to_look_at() || self.is_due_again(), ..ready }
             }
             None => {
@@ -317,6 +333,12 @@ impl Forks {
                 Ready { news: true, mounts: true }
             }
         }
+    }
+
+    /// Whether the kernel says whatever there will be to look at, so that nobody need look without being told.
+    #[must_use]
+    pub fn is_told_of_changes(&self) -> bool {
+        self.eyes().watch.is_some() && !self.has_more_to_look_at()
     }
 
     fn has_more_to_look_at(&self) -> bool {

@@ -10,15 +10,19 @@ use crate::policy::{InstanceTags, KindRule};
 use crate::store::fs::{Below, FileType, Fs, FsError};
 use crate::store::instances::{Standing, standing};
 use crate::store::layout::Layout;
-use crate::store::manifest::{FORMAT, FORMAT_PENDING, Imported, Kind, Manifest, TextPath, seal};
+use crate::store::manifest::{Entry, FORMAT, FORMAT_PENDING, Imported, Kind, Manifest, Node, TextPath, seal};
 use crate::store::root::RootError;
+use crate::store::syncing::Way;
 use crate::store::{Store, StoreError, StorePin, Summary};
 use chrono::{DateTime, Utc};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 use tracing::debug_span;
+
+/// So many bytes that were copied are no matter beside the syncs themselves.
+const LITTLE: u64 = 1 << 20;
 
 /// What to take, and for whom.
 #[derive(Debug, Clone)]
@@ -228,7 +232,7 @@ fn stage(
     let (reflinked, in_cache) = (copied.reflinked, std::mem::take(&mut copied.copied));
     let drawn = Drawn { driver: how.driver.name(), parent: parent.map(|p| p.id), tree: copied };
     let manifest = draw_up(store, wanted, origin, (id, name), drawn)?;
-    debug_span!("sync").in_scope(|| write(store, &manifest, &staged))?;
+    debug_span!("sync").in_scope(|| write(store, &manifest, &staged, &in_cache))?;
     leave_cache(fs, &data, &in_cache);
     debug_span!("publish").in_scope(|| store.publish(&manifest))?;
     let thaw_error = thawed.result.err().map(|e| e.to_string());
@@ -292,13 +296,44 @@ fn tags_of(store: &Store, source: &Path, wanted: &Wanted) -> (BTreeMap<String, S
     (tags, unread)
 }
 
-/// Step 3: the manifest, and everything durable but for the name.
-fn write(store: &Store, manifest: &Manifest, staged: &Path) -> Result<(), TakeError> {
+/// Step 3: the manifest, and everything durable but for the name. What was copied takes as long as its bytes take, either way;
+/// where next to nothing was, the way that is likely to take less, and what it took is remembered.
+fn write(store: &Store, manifest: &Manifest, staged: &Path, copied: &[TextPath]) -> Result<(), TakeError> {
+    let fs = &store.fs;
     let path = Layout::manifest_in(staged);
     let bytes = seal(manifest).map_err(|source| StoreError::Encode { path: path.clone(), source })?;
-    sync_tree(&store.fs, &Layout::data_in(staged), &manifest.entries)?;
-    store.fs.write_new(&path, &bytes)?;
-    Ok(store.fs.fsync_dir(staged)?)
+    let each = || -> Result<(), TakeError> {
+        sync_tree(fs, &Layout::data_in(staged), &manifest.entries)?;
+        fs.write_new(&path, &bytes)?;
+        Ok(fs.fsync_dir(staged)?)
+    };
+    if bytes_of(manifest, copied) > LITTLE {
+        return each();
+    }
+    let count = manifest.entries.iter().filter(|entry| matches!(entry.node, Node::File(_) | Node::Dir)).count() + 2;
+    let costs = || store.sync_costs.lock().unwrap_or_else(PoisonError::into_inner);
+    let dirty = fs.dirty_mib();
+    let way = costs().choose(count, dirty);
+    let began = Instant::now();
+    match way {
+        Way::Each => each()?,
+        Way::Whole => {
+            fs.write_all(&fs.create(&path, 0o600)?, &path, &bytes)?;
+            fs.syncfs(&fs.open_dir(staged)?)?;
+        }
+    }
+    costs().learn(way, count, dirty, began.elapsed());
+    Ok(())
+}
+
+/// Bytes of these files.
+fn bytes_of(manifest: &Manifest, files: &[TextPath]) -> u64 {
+    let files: HashSet<&Path> = files.iter().map(TextPath::as_path).collect();
+    let size = |entry: &Entry| match &entry.node {
+        Node::File(file) if files.contains(entry.path.as_path()) => file.data.unwrap_or(file.size),
+        _ => 0,
+    };
+    manifest.entries.iter().map(size).fold(0, u64::saturating_add)
 }
 
 /// Takes the pages of copied files out of the page cache, now that they are on the disk: nobody else has these files yet.

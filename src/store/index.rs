@@ -270,6 +270,7 @@ impl Index {
         self.unhashed = self.by_id.iter().filter(|(_, known)| known.wants_digests()).map(|(id, _)| id.clone()).collect();
         let traces: Vec<_> = self.by_id.iter().map(|(id, known)| (id.clone(), Trace::of(known))).collect();
         let nothing = || Trace { present: false, refs: 0, listed: None };
+        self.by_name.reserve(traces.len());
         traces.into_iter().for_each(|(id, trace)| self.note(&id, nothing(), trace));
     }
 

@@ -135,7 +135,7 @@ const VANISHED: usize = 5;
 /// [`FsError`] if a listing fails: then nothing is known.
 pub fn scan(fs: &Fs, layout: &Layout, (cache, last): (&mut ScanCache, &Scan), pass: Pass<'_>) -> Result<Scan, FsError> {
     let root = fs.open_dir(layout.instances())?;
-    let mut names: HashMap<OsString, (u64, Option<Standing>)> = HashMap::new();
+    let mut names: Names = Vec::new();
     let mut vanished = 0;
     pass.progress.done.store(0, Ordering::Relaxed);
     loop {
@@ -143,28 +143,54 @@ pub fn scan(fs: &Fs, layout: &Layout, (cache, last): (&mut ScanCache, &Scan), pa
         listing.retain(|entry| entry.name != OURS);
         pass.progress.all.store(listing.len() as u64, Ordering::Relaxed);
         // The first listing may have missed a directory that was renamed meanwhile; the second shows it.
-        let (known, new): (Vec<_>, Vec<_>) =
-            listing.into_iter().partition(|entry| names.get(&entry.name).is_some_and(|(inode, _)| *inode == entry.inode));
-        let nothing_new = new.is_empty();
-        let mut all = HashMap::with_capacity(known.len() + new.len());
-        for entry in known {
-            if let Some(found) = names.remove(&entry.name) {
-                all.insert(entry.name, found);
-            }
-        }
+        let Compared { known, new, gone } = compare(names, listing);
         // What is no longer listed is gone, or was renamed under this listing, which then shows neither name: the next one tells.
         // A root that loses a directory between any two of them must not keep this from its end.
-        let is_last = nothing_new && (names.is_empty() || vanished >= VANISHED);
-        vanished += usize::from(!names.is_empty());
-        all.extend(look_at(fs, &root, new, (cache, last), pass)?);
-        names = all;
+        let is_last = new.is_empty() && (gone == 0 || vanished >= VANISHED);
+        vanished += usize::from(gone > 0);
+        names = known;
+        if !new.is_empty() {
+            names.extend(look_at(fs, &root, new, (cache, last), pass)?);
+            // Two runs that are sorted, each in itself: they are only merged.
+            names.sort_by(|(a, _), (b, _)| a.cmp(b));
+        }
         if is_last {
             break;
         }
     }
-    cache.0.retain(|name, _| names.contains_key(name));
-    let standing = |(name, (inode, standing))| Some((name, (inode, standing?)));
+    if cache.0.len() > names.len() {
+        cache.0.retain(|name, _| names.binary_search_by(|(known, _)| known.cmp(name)).is_ok());
+    }
+    let standing = |(name, (inode, standing)): Named| Some((name, (inode, standing?)));
     Ok(Scan { instances: names.into_iter().filter_map(standing).collect(), trashed: scan_trash(fs, layout)? })
+}
+
+/// What a listing shows, beside what was known before it.
+struct Compared {
+    known: Names,
+    new: Vec<DirEntry>,
+    /// How many of those that were known it does not show.
+    gone: usize,
+}
+
+/// Both are sorted by name, and so is what comes out.
+fn compare(names: Names, listing: Vec<DirEntry>) -> Compared {
+    let mut compared = Compared { known: Vec::with_capacity(names.len()), new: Vec::new(), gone: 0 };
+    let mut names = names.into_iter().peekable();
+    for entry in listing {
+        while names.next_if(|(name, _)| *name < entry.name).is_some() {
+            compared.gone += 1;
+        }
+        match names.next_if(|(name, _)| *name == entry.name) {
+            Some(known) if known.1.0 == entry.inode => compared.known.push(known),
+            other => {
+                compared.gone += usize::from(other.is_some());
+                compared.new.push(entry);
+            }
+        }
+    }
+    compared.gone += names.count();
+    compared
 }
 
 /// What lies in the root's trash: a few directories, each read anew.
@@ -209,6 +235,8 @@ const AT_ONCE: usize = 16 << 10;
 type Seen = Option<(Standing, Option<Version>)>;
 /// A name, with its inode's number and what it is: `None` for what is no directory.
 type Named = (OsString, (u64, Option<Standing>));
+/// Those of a root, sorted by name.
+type Names = Vec<Named>;
 
 /// What these entries are.
 fn look_at(fs: &Fs, root: &Dir, new: Vec<DirEntry>, (cache, last): (&mut ScanCache, &Scan), pass: Pass<'_>) -> Result<Vec<Named>, FsError> {
@@ -232,6 +260,7 @@ fn look_at(fs: &Fs, root: &Dir, new: Vec<DirEntry>, (cache, last): (&mut ScanCac
     )
     .collect();
     let mut all = Vec::with_capacity(new.len());
+    cache.0.reserve(new.len());
     for (entry, found) in new.into_iter().zip(looked) {
         let found = found?;
         note(cache, &entry, found.as_ref());
@@ -278,7 +307,7 @@ impl Scan {
     pub fn carriers(&self, layout: &Layout) -> HashMap<ForkId, Vec<(PathBuf, ForkRecord)>> {
         let trash = layout.root_trash();
         let mut carriers: HashMap<ForkId, Vec<(PathBuf, ForkRecord)>> = HashMap::new();
-        for carrier in &Carriers::of(self, layout.instances(), &trash, |_| true).0 {
+        for carrier in Carriers::of(self, layout.instances(), &trash, |_| true).all() {
             carriers.entry(carrier.record.fork_id.clone()).or_default().push((carrier.path(), carrier.record.clone()));
         }
         carriers
@@ -296,7 +325,11 @@ impl Scan {
 /// The directories that carry a fork's id, by fork; the live ones of each before the trashed ones. Borrowed, and one list:
 /// there may be a hundred thousand.
 #[derive(Debug)]
-pub struct Carriers<'s>(Vec<Carrier<'s>>);
+pub struct Carriers<'s> {
+    all: Vec<Carrier<'s>>,
+    /// Where those of a fork begin.
+    first: HashMap<&'s ForkId, usize>,
+}
 
 /// One of them.
 #[derive(Debug, Clone, Copy)]
@@ -336,19 +369,25 @@ impl<'s> Carriers<'s> {
         }
         // Stable: what is live stays before what is trashed.
         all.sort_by(|a, b| a.record.fork_id.cmp(&b.record.fork_id));
-        Self(all)
+        let mut first = HashMap::with_capacity(all.len());
+        for (at, carrier) in all.iter().enumerate() {
+            first.entry(&carrier.record.fork_id).or_insert(at);
+        }
+        Self { all, first }
     }
 
-    /// Those of one fork.
+    /// Those of one fork, and where they begin among all.
     #[must_use]
-    pub fn get(&self, fork: &ForkId) -> &[Carrier<'s>] {
-        let from = self.0.partition_point(|carrier| carrier.record.fork_id < *fork);
-        let rest = self.0.get(from..).unwrap_or_default();
-        rest.get(..rest.partition_point(|carrier| carrier.record.fork_id == *fork)).unwrap_or_default()
+    pub fn get(&self, fork: &ForkId) -> (usize, &[Carrier<'s>]) {
+        let from = self.first.get(fork).copied().unwrap_or(self.all.len());
+        let rest = self.all.get(from..).unwrap_or_default();
+        let len = rest.iter().take_while(|carrier| carrier.record.fork_id == *fork).count();
+        (from, rest.get(..len).unwrap_or_default())
     }
 
     /// All, by fork.
-    pub fn iter(&self) -> impl Iterator<Item = &Carrier<'s>> {
-        self.0.iter()
+    #[must_use]
+    pub fn all(&self) -> &[Carrier<'s>] {
+        &self.all
     }
 }

@@ -3,7 +3,7 @@
 //! Each top directory is listed once, and what is in it is opened below it, on as many threads as there may be. The index,
 //! and what is reported, come out the same on any number of them: one thread puts everything in, in the order of ids.
 
-use super::fs::{Dir, DirEntry, Fs, FsError};
+use super::fs::{Dir, DirEntry, Fs, FsError, LISTED};
 use super::index::{Index, Known, RefTarget, Summary};
 use super::layout::Layout;
 use super::manifest::{LIMIT, RecordError};
@@ -28,6 +28,8 @@ const AT_ONCE: usize = 64 << 10;
 
 /// The marks of one snapshot, and what each does.
 type FoundMarks = Vec<(&'static MarkKind, Result<Effect, RecordError>)>;
+/// A snapshot by its manifest.
+type FoundSummary = Result<Arc<Summary>, RecordError>;
 /// What lies where the refs of one snapshot are.
 type FoundRefs = Vec<(OsString, Option<(ForkId, RefTarget)>)>;
 
@@ -50,14 +52,31 @@ impl Loader<'_> {
         loaded.is_fresh = self.fs.list_if_there(&self.layout.trash())?.is_empty();
         let snapshots = self.top(&self.layout.snapshots())?;
         loaded.is_fresh &= snapshots.as_ref().is_none_or(|(_, ids)| ids.is_empty());
-        if let Some((dir, ids)) = &snapshots {
-            loaded.highest_seq = self.snapshots(dir, ids, &mut loaded.index);
-        }
-        if let Some((dir, ids)) = self.top(&self.layout.marks())? {
-            self.marks(&dir, &ids, &mut loaded.index);
-        }
-        if let Some((dir, ids)) = self.top(&self.layout.refs())? {
-            self.refs(&dir, &ids, &mut loaded.index);
+        let found = snapshots.as_ref().map(|(dir, ids)| self.read_snapshots(dir, ids)).unwrap_or_default();
+        let (marks, refs) = (self.top(&self.layout.marks())?, self.top(&self.layout.refs())?);
+        let read_refs = || refs.as_ref().map(|(dir, ids)| self.read_refs(dir, ids)).unwrap_or_default();
+        let put = || {
+            if let Some((_, ids)) = &snapshots {
+                loaded.highest_seq = self.put_snapshots(ids, found, &mut loaded.index);
+            }
+            if let Some((dir, ids)) = &marks {
+                self.marks(dir, ids, &mut loaded.index);
+            }
+        };
+        let found_refs = if self.threads <= 1 {
+            put();
+            read_refs()
+        } else {
+            // Only one thread puts in what was read; the others go on reading meanwhile.
+            std::thread::scope(|scope| {
+                let reading = scope.spawn(read_refs);
+                put();
+                // Half of the refs would be taken for all.
+                reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+        };
+        if let Some((_, ids)) = &refs {
+            self.put_refs(ids, found_refs, &mut loaded.index);
         }
         if let Some((dir, ids)) = self.top(&self.layout.holds())? {
             self.holds(&dir, &ids, &mut loaded.index);
@@ -136,13 +155,21 @@ impl Loader<'_> {
 
     /// Manifests; the highest sequence number that is in one.
     fn snapshots(&self, dir: &Dir, ids: &[SnapshotId], index: &mut Index) -> u64 {
+        self.put_snapshots(ids, self.read_snapshots(dir, ids), index)
+    }
+
+    fn read_snapshots(&self, dir: &Dir, ids: &[SnapshotId]) -> Vec<FoundSummary> {
         let read = |buffer: &mut Vec<u8>, id: &SnapshotId| {
             let name = Layout::manifest_in(id.as_ref());
             self.record((dir, name.as_os_str()), LIMIT, buffer, |path, bytes| lean::summary(path, bytes, id)).map(Arc::new)
         };
+        par::each(self.threads, ids, || vec![0; AT_ONCE], read).collect()
+    }
+
+    fn put_snapshots(&self, ids: &[SnapshotId], found: Vec<FoundSummary>, index: &mut Index) -> u64 {
         let mut highest = 0;
         let mut all = Vec::with_capacity(ids.len());
-        for (id, summary) in ids.iter().zip(par::each(self.threads, ids, || vec![0; AT_ONCE], read)) {
+        for (id, summary) in ids.iter().zip(found) {
             if let Ok(summary) = &summary {
                 highest = highest.max(summary.seq);
             }
@@ -208,9 +235,13 @@ impl Loader<'_> {
     }
 
     fn refs(&self, dir: &Dir, ids: &[SnapshotId], index: &mut Index) {
-        let read = |_: &mut (), id: &SnapshotId| -> Result<FoundRefs, FsError> {
+        self.put_refs(ids, self.read_refs(dir, ids), index);
+    }
+
+    fn read_refs(&self, dir: &Dir, ids: &[SnapshotId]) -> Vec<Result<FoundRefs, FsError>> {
+        let read = |buffer: &mut Vec<u8>, id: &SnapshotId| -> Result<FoundRefs, FsError> {
             let of = self.fs.open_dir(dir.at(id.as_str().as_ref()))?;
-            let all = self.fs.list_here(&of)?.into_iter().filter(|entry| !is_temporary(&entry.name));
+            let all = self.fs.list_by(&of, buffer)?.into_iter().filter(|entry| !is_temporary(&entry.name));
             let one = |entry: DirEntry| {
                 let fork = entry.name.to_str().and_then(|name| ForkId::parse(name).ok());
                 let found = fork.map(|fork| (fork, target_of(self.fs.read_link(of.at(&entry.name)))));
@@ -218,7 +249,11 @@ impl Loader<'_> {
             };
             Ok(all.map(one).collect())
         };
-        for (id, found) in ids.iter().zip(par::each(self.threads, ids, || (), read)) {
+        par::each(self.threads, ids, || vec![0; LISTED], read).collect()
+    }
+
+    fn put_refs(&self, ids: &[SnapshotId], found: Vec<Result<FoundRefs, FsError>>, index: &mut Index) {
+        for (id, found) in ids.iter().zip(found) {
             let path = self.layout.refs_of(id);
             let found = match found {
                 Ok(found) => found,

@@ -14,7 +14,8 @@ use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 /// What a store is opened with.
 #[derive(Debug, Clone)]
@@ -61,8 +62,12 @@ pub struct Store {
     /// One at a time makes the raw files of a packed snapshot; taken before the snapshot's lock.
     pub thaw_locks: KeyedLocks<SnapshotId>,
     reflinks: OnceLock<bool>,
+    /// What it took to make snapshots durable.
+    pub sync_costs: Mutex<super::syncing::Costs>,
     /// How often snapshots came, went or changed their state.
     changes: AtomicU64,
+    /// Who waits for that.
+    waiting: (Mutex<()>, Condvar),
     _lock: Option<Flock<File>>,
 }
 
@@ -132,7 +137,9 @@ impl Store {
             packing: super::packing::Packing::default(),
             thaw_locks: KeyedLocks::default(),
             reflinks: OnceLock::new(),
+            sync_costs: Mutex::default(),
             changes: AtomicU64::new(0),
+            waiting: Default::default(),
             fs,
             _lock: lock,
         }))
@@ -169,13 +176,29 @@ impl Store {
 
     /// A snapshot came, went, or is another kind of one now.
     pub(super) fn note_change(&self) {
-        self.changes.fetch_add(1, Ordering::Relaxed);
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Wakes who waits for a change, for example at the stop.
+    pub fn wake(&self) {
+        // Whoever has looked and does not wait yet has the lock.
+        drop(self.waiting.0.lock().unwrap_or_else(PoisonError::into_inner));
+        self.waiting.1.notify_all();
+    }
+
+    /// Waits while [`Store::changes`] is what it was, `most` at the longest.
+    pub fn wait_for_change(&self, was: u64, most: Duration) {
+        let lock = self.waiting.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.changes() == was {
+            drop(self.waiting.1.wait_timeout(lock, most));
+        }
     }
 
     /// A number that differs if snapshots came, went or changed their state since: for who would look at all of them again.
     #[must_use]
     pub fn changes(&self) -> u64 {
-        self.changes.load(Ordering::Relaxed)
+        self.changes.load(Ordering::SeqCst)
     }
 
     /// Waits for a snapshot's lock.

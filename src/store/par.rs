@@ -8,7 +8,7 @@ const CHUNK: usize = 64;
 
 /// Works on all items and gives the results in the items' order, whichever thread made them. Each thread has a `state` of
 /// its own, for example a buffer.
-pub(super) fn each<T: Sync, S, R: Send>(
+pub(crate) fn each<T: Sync, S, R: Send>(
     threads: usize,
     items: &[T],
     state: impl Fn() -> S + Sync,

@@ -8,7 +8,9 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 /// What has changed since the last look.
@@ -42,6 +44,35 @@ pub struct RootWatch {
     mounts: Option<File>,
 }
 
+/// Ends a wait for news: what is written into the second is heard by who waits on the first. Without descriptors to be had
+/// for it a wait ends by its time.
+#[derive(Debug)]
+pub struct Waker(Option<(UnixStream, UnixStream)>);
+
+impl Default for Waker {
+    fn default() -> Self {
+        let pair = UnixStream::pair().ok();
+        Self(pair.filter(|(ear, mouth)| ear.set_nonblocking(true).and_then(|()| mouth.set_nonblocking(true)).is_ok()))
+    }
+}
+
+impl Waker {
+    /// Ends a wait that is under way, or the next one.
+    pub fn wake(&self) {
+        if let Some((_, mouth)) = &self.0 {
+            // One that is full has been written to.
+            let _ = (&*mouth).write(&[1]);
+        }
+    }
+
+    /// Forgets that it was woken.
+    fn rest(&self) {
+        if let Some((ear, _)) = &self.0 {
+            let _ = (&*ear).read(&mut [0; 64]);
+        }
+    }
+}
+
 impl RootWatch {
     /// Watches the instances root. It keeps nothing mounted.
     ///
@@ -61,18 +92,24 @@ impl RootWatch {
         Ok(Self { inotify, mounts: open_mounts() })
     }
 
-    /// Waits until there is news, `most` at the longest; of what.
+    /// Waits until there is news or `waker` is used, `most` at the longest; of what there is news.
     #[must_use]
-    pub fn ready(&self, most: Duration) -> Ready {
+    pub fn ready(&self, most: Duration, waker: &Waker) -> Ready {
         let millis = u16::try_from(most.as_millis()).unwrap_or(u16::MAX);
-        let mounts = self.mounts.as_ref().map(|mounts| PollFd::new(mounts.as_fd(), PollFlags::POLLPRI));
-        let mut fds: Vec<PollFd<'_>> = [PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN)].into_iter().chain(mounts).collect();
+        let poll_on = |fd, flags| PollFd::new(fd, flags);
+        let mounts = self.mounts.as_ref().map(|mounts| poll_on(mounts.as_fd(), PollFlags::POLLPRI));
+        let ear = waker.0.as_ref().map(|(ear, _)| poll_on(ear.as_fd(), PollFlags::POLLIN));
+        let has_mounts = usize::from(mounts.is_some());
+        let mut fds: Vec<PollFd<'_>> = [poll_on(self.inotify.as_fd(), PollFlags::POLLIN)].into_iter().chain(mounts).chain(ear).collect();
         if matches!(nix::poll::poll(&mut fds, PollTimeout::from(millis)), Ok(0) | Err(_)) {
             return Ready::default();
         }
-        let has_news = |fd: Option<&PollFd<'_>>| fd.and_then(PollFd::any).unwrap_or(false);
+        let has_news = |at: usize| fds.get(at).and_then(PollFd::any).unwrap_or(false);
+        if has_news(1 + has_mounts) {
+            waker.rest();
+        }
         // Once polled, a change of the mounts is told.
-        Ready { news: has_news(fds.first()), mounts: has_news(fds.get(1)) }
+        Ready { news: has_news(0), mounts: has_mounts > 0 && has_news(1) }
     }
 
     /// All news that there is now; it is told once.

@@ -122,6 +122,12 @@ impl Pool {
         self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether any forks are to be made ahead of need.
+    #[must_use]
+    pub fn is_asked_for(&self) -> bool {
+        !self.config.read().unwrap_or_else(PoisonError::into_inner).rules.is_empty()
+    }
+
     /// Takes another configuration; what it makes of the entries that are there is the next turn's matter.
     pub(super) fn configure(&self, config: PoolConfig) {
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;

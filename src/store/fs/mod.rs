@@ -25,7 +25,7 @@ pub use gate::{FailNth, Gate, Op, StopAfter};
 pub use pace::Pace;
 pub use place::{Dir, Place};
 pub use rate::CopyRate;
-pub use read::{DirEntry, FileType, Meta, Space};
+pub use read::{DirEntry, FileType, LISTED, Meta, Space};
 pub use rights::gives_owners;
 pub use tree::Remover;
 pub use walk::Found;

@@ -1,14 +1,14 @@
-//! How a burst is made durable: each file by itself, or the whole file system at once.
+//! How new trees are made durable: each file by itself, or the whole file system at once.
 //!
-//! One syncfs(2) is the cheapest by far for many forks, and often for one, but it writes everybody's dirty pages: beside
+//! One syncfs(2) is the cheapest by far for many forks, and often for one fork or snapshot, but it writes everybody's dirty pages: beside
 //! somebody with a gigabyte of them it takes seconds. Which way is cheaper depends on the file system, the disk and the
-//! neighbours, so it is learnt from what earlier bursts took. Deciding is pure: sizes and durations come in as arguments.
+//! neighbours, so it is learnt from what earlier ones took. Deciding is pure: sizes and durations come in as arguments.
 
 use std::time::Duration;
 
-/// A way to make forks durable.
+/// A way to make trees durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub enum Way {
     /// Every file and directory that is new, by itself (fsync(2)).
     Each,
     /// All that is dirty on the file system (syncfs(2)).
@@ -18,7 +18,7 @@ pub(super) enum Way {
 /// What the ways took lately, in milliseconds. Bursts of about as many files share a class: what they have in
 /// common weighs less the more there are.
 #[derive(Debug, Clone)]
-pub(super) struct Costs {
+pub struct Costs {
     classes: [Class; CLASSES],
     /// For each MiB that is dirty when the whole file system is synced.
     dirty_mib: f64,
@@ -60,14 +60,14 @@ fn class_of(count: usize) -> usize {
 
 impl Costs {
     /// The way that is likely to take less, for so many files and directories beside so many dirty MiB (`None`: not known).
-    pub(super) fn choose(&self, count: usize, dirty_mib: Option<f64>) -> Way {
+    pub fn choose(&self, count: usize, dirty_mib: Option<f64>) -> Way {
         let Some(dirty) = dirty_mib else { return if count <= FEW { Way::Each } else { Way::Whole } };
         let Some(class) = self.classes.get(class_of(count)) else { return Way::Each };
         if class.whole + dirty * self.dirty_mib < class.each { Way::Whole } else { Way::Each }
     }
 
     /// Remembers what a way took.
-    pub(super) fn learn(&mut self, way: Way, count: usize, dirty_mib: Option<f64>, took: Duration) {
+    pub fn learn(&mut self, way: Way, count: usize, dirty_mib: Option<f64>, took: Duration) {
         let (Some(dirty), took) = (dirty_mib, took.as_secs_f64() * 1e3) else { return };
         let Some(class) = self.classes.get_mut(class_of(count)) else { return };
         let towards = |old: &mut f64, new: f64| *old += if new > *old { LONGER } else { SHORTER } * (new - *old);
