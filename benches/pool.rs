@@ -71,8 +71,12 @@ fn main() {
     });
     // Where a disk is copied: a small one, so that a thousand of them fit.
     let source = Source::Fixture(64);
-    let what = What { what: "1,000 forks at once, full pool", against: "floor link 4", unit: "ms", wanted: Some(1.15), size: SIZE };
-    options.measure_on(Kind::Ext4, what, |round| (burst(round, source) / 1e3, burst_floor(round) / 1e3));
+    for (level, against, wanted) in
+        [(Level::BurstSyncfs, "floor link 4", 1.15), (Level::BurstFsync, "floor link 5, a sync for each file", 1.0)]
+    {
+        let what = What { what: "1,000 forks at once, full pool", against, unit: "ms", wanted: Some(wanted), size: SIZE };
+        options.measure_on(Kind::Ext4, what, |round| (burst(round, source) / 1e3, run_floor(round, level, BURST, || {}) / 1e3));
+    }
     let against = "the same one after the other";
     let what = What { what: "1,000 forks at once, full pool (each)", against, unit: "us", wanted: Some(0.1), size: SIZE };
     options.measure_on(Kind::Ext4, what, |round| (burst(round, source) / BURST as f64, one_by_one(round, source, SINGLE, SINGLE)));
@@ -162,7 +166,7 @@ fn run_floor(round: &Round<'_>, level: Level, forks: usize, more: impl Fn()) -> 
     let (source, root) = (round.path.join("source"), round.path.join(format!("floor-{}", uuid::Uuid::new_v4())));
     fixture::make(&source, 64).unwrap();
     std::fs::create_dir(&root).unwrap();
-    let (each, turns) = if level == Level::BurstSyncfs { (forks, 1) } else { (1, forks) };
+    let (each, turns) = if matches!(level, Level::BurstSyncfs | Level::BurstFsync) { (forks, 1) } else { (1, forks) };
     let roots: Vec<_> = (0..turns).map(|n| root.join(n.to_string())).collect();
     roots.iter().for_each(|root| std::fs::create_dir(root).unwrap());
     let ((), took) = round.time(|| {
@@ -183,9 +187,4 @@ fn single_floor(round: &Round<'_>, forks: usize) -> f64 {
         (&journal).write_all(&[b'x'; 200]).unwrap();
         journal.sync_data().unwrap();
     }) / forks as f64
-}
-
-/// Microseconds for all.
-fn burst_floor(round: &Round<'_>) -> f64 {
-    run_floor(round, Level::BurstSyncfs, BURST, || {})
 }

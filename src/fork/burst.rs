@@ -14,6 +14,7 @@ use crate::event::Event;
 use crate::ids::{ForkId, SnapshotId};
 use crate::snapshot::copy::copy_threads;
 use crate::store::RootProof;
+use crate::store::fs::{Dir, FsError};
 use crate::store::syncing::{Costs, Way};
 use chrono::{DateTime, Utc};
 use std::collections::HashMap;
@@ -120,6 +121,8 @@ impl Forks {
                 return Ok((self.fail(failed, None)?, false));
             }
         };
+        // Before anything is written: see `Fs::syncfs`.
+        let since = self.store.fs.open_dir(&self.store.layout.fork_staging());
         let mut sorted = self.sort_by_memory(requests, lane);
         let outcomes = self.build_all(std::mem::take(&mut sorted.ready), &sorted.sources, cancelled, &burst);
         let (mut built, mut failed) = split(outcomes);
@@ -128,7 +131,7 @@ impl Forks {
             // No failure: it is queued again by the next start, which also removes what this cannot.
             let _ = self.store.fs.remove_tree(&self.store.layout.staged_fork(&request.id));
         }
-        if let Err(e) = debug_span!("sync").in_scope(|| self.sync(&built)) {
+        if let Err(e) = debug_span!("sync").in_scope(|| self.sync(&built, since)) {
             let why = e.to_string();
             failed.extend(built.drain(..).map(|(r, _)| (r, ForkError::Journal(why.clone()))));
         }
@@ -185,7 +188,7 @@ impl Forks {
     }
 
     /// Step 2, the way that is likely to take less; what it took is remembered.
-    fn sync(&self, built: &[Done]) -> Result<(), ForkError> {
+    fn sync(&self, built: &[Done], since: Result<Dir, FsError>) -> Result<(), ForkError> {
         if built.is_empty() {
             return Ok(());
         }
@@ -203,7 +206,7 @@ impl Forks {
                 }
                 built.iter().try_for_each(|(request, built)| build::sync(fs, &staged(request), built))?;
             }
-            Way::Whole => fs.syncfs(&fs.open_dir(&self.store.layout.fork_staging())?)?,
+            Way::Whole => fs.syncfs(&since?)?,
         }
         self.sync_costs().learn(way, count, dirty, began.elapsed());
         Ok(())

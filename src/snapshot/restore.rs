@@ -129,8 +129,9 @@ fn build(
     // Our own directory is the live instance's, not the snapshot's.
     let is_ours = |path: &Path| path.starts_with(OURS);
     let entries: Vec<_> = manifest.entries.iter().filter(|e| live.is_none() || !is_ours(e.path.as_path())).cloned().collect();
+    let since = fs.open_dir(built)?;
     materialize(&context, &entries, built)?;
-    sync_tree(fs, built, &entries)?;
+    sync_tree(fs, built, &entries, &since)?;
     if let Some(live) = live {
         keep_live_files(store, live, built, skip, flow)?;
     }

@@ -7,7 +7,7 @@ use crate::config::{DigestTime, Reserve, Skip, show_size};
 use crate::driver::{Driver, DriverError};
 use crate::ids::{InstanceId, PolicyName, SnapshotId, SnapshotName};
 use crate::policy::{InstanceTags, KindRule};
-use crate::store::fs::{Below, FileType, Fs, FsError};
+use crate::store::fs::{Below, Dir, FileType, Fs, FsError};
 use crate::store::instances::{Standing, standing};
 use crate::store::layout::Layout;
 use crate::store::manifest::{Entry, FORMAT, FORMAT_PENDING, Imported, Kind, Manifest, Node, TextPath, seal};
@@ -207,6 +207,7 @@ fn stage(
     let staged = store.layout.staged(&id);
     let data = Layout::data_in(&staged);
     fs.mkdir(&staged, 0o700)?;
+    let since = fs.open_dir(&staged)?;
     fs.mkdir(&data, 0o700)?;
     let parent = parent_of(store, source)?;
     // Who stands still is not made to wait for a rate.
@@ -232,7 +233,7 @@ fn stage(
     let (reflinked, in_cache) = (copied.reflinked, std::mem::take(&mut copied.copied));
     let drawn = Drawn { driver: how.driver.name(), parent: parent.map(|p| p.id), tree: copied };
     let manifest = draw_up(store, wanted, origin, (id, name), drawn)?;
-    debug_span!("sync").in_scope(|| write(store, &manifest, &staged, &in_cache))?;
+    debug_span!("sync").in_scope(|| write(store, &manifest, &since, &in_cache))?;
     leave_cache(fs, &data, &in_cache);
     debug_span!("publish").in_scope(|| store.publish(&manifest))?;
     let thaw_error = thawed.result.err().map(|e| e.to_string());
@@ -296,16 +297,16 @@ fn tags_of(store: &Store, source: &Path, wanted: &Wanted) -> (BTreeMap<String, S
     (tags, unread)
 }
 
-/// Step 3: the manifest, and everything durable but for the name. What was copied takes as long as its bytes take, either way;
+/// Step 3: the manifest, and everything durable but for the name; `staged` is open since nothing was in it. What was copied takes as long as its bytes take, either way;
 /// where next to nothing was, the way that is likely to take less, and what it took is remembered.
-fn write(store: &Store, manifest: &Manifest, staged: &Path, copied: &[TextPath]) -> Result<(), TakeError> {
+fn write(store: &Store, manifest: &Manifest, staged: &Dir, copied: &[TextPath]) -> Result<(), TakeError> {
     let fs = &store.fs;
-    let path = Layout::manifest_in(staged);
+    let path = Layout::manifest_in(staged.path());
     let bytes = seal(manifest).map_err(|source| StoreError::Encode { path: path.clone(), source })?;
     let each = || -> Result<(), TakeError> {
-        sync_tree(fs, &Layout::data_in(staged), &manifest.entries)?;
+        sync_tree(fs, &Layout::data_in(staged.path()), &manifest.entries, staged)?;
         fs.write_new(&path, &bytes)?;
-        Ok(fs.fsync_dir(staged)?)
+        Ok(fs.fsync(staged, staged.path())?)
     };
     if bytes_of(manifest, copied) > LITTLE {
         return each();
@@ -319,7 +320,7 @@ fn write(store: &Store, manifest: &Manifest, staged: &Path, copied: &[TextPath])
         Way::Each => each()?,
         Way::Whole => {
             fs.write_all(&fs.create(&path, 0o600)?, &path, &bytes)?;
-            fs.syncfs(&fs.open_dir(staged)?)?;
+            fs.syncfs(staged)?;
         }
     }
     costs().learn(way, count, dirty, began.elapsed());

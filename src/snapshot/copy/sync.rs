@@ -1,6 +1,6 @@
 //! Makes a copied tree durable.
 
-use crate::store::fs::{Below, Fs, FsError};
+use crate::store::fs::{Below, Dir, Fs, FsError};
 use crate::store::manifest::{Entry, Node};
 use std::path::Path;
 
@@ -8,16 +8,17 @@ use std::path::Path;
 const MANY: usize = 64;
 
 /// Syncs every file and directory of `entries` below `dest`, contents before the directories that name them; `dest`'s own
-/// name in its parent is the caller's to sync. A tree of more than 64 files and directories is synced with its whole file system.
+/// name in its parent is the caller's to sync. A tree of more than 64 files and directories is synced with its whole file system,
+/// on which `since` is a directory that is open since before they were written.
 ///
 /// # Errors
 /// The first sync that failed: nothing may be taken to be durable then.
-pub fn sync_tree(fs: &Fs, dest: &Path, entries: &[Entry]) -> Result<(), FsError> {
+pub fn sync_tree(fs: &Fs, dest: &Path, entries: &[Entry], since: &Dir) -> Result<(), FsError> {
     let mut below = Below::open(fs, dest)?;
     let files = entries.iter().filter(|entry| matches!(entry.node, Node::File(_)));
     let dirs = entries.iter().rev().filter(|entry| entry.node == Node::Dir);
     if files.clone().count() + dirs.clone().count() > MANY {
-        return fs.syncfs(below.root());
+        return fs.syncfs(since);
     }
     for entry in files {
         let file = fs.open_file(below.place(entry.path.as_path())?)?;

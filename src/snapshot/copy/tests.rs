@@ -402,7 +402,7 @@ fn a_tree_deeper_than_a_path_may_be_long_is_copied_hashed_and_synced() {
     let mut tree = case.copy();
     assert_eq!(tree.entries.len(), 152);
     hash_tree(&fs, &case.data(""), &mut tree.entries, Flow::quiet()).unwrap();
-    sync_tree(&fs, &case.data(""), &tree.entries).unwrap();
+    sync_tree(&fs, &case.data(""), &tree.entries, &fs.open_dir(&case.data("")).unwrap()).unwrap();
     let Node::File(leaf) = &tree.entries[151].node else { panic!() };
     assert_eq!(leaf.digest, format!("blake3:{}", blake3::hash(b"bottom").to_hex()));
     fs.remove_tree(case.vm("").join(name).as_path()).unwrap();
@@ -436,7 +436,7 @@ fn all_files_are_hashed_once_with_any_number_of_threads() {
     let sum = Sum::default();
     let flow = Flow { threads: 4, progress: &sum, ..Flow::quiet() };
     hash_tree(&Fs::real(), &case.data(""), &mut tree.entries, flow).unwrap();
-    sync_tree(&Fs::real(), &case.data(""), &tree.entries).unwrap();
+    sync_tree(&Fs::real(), &case.data(""), &tree.entries, &Fs::real().open_dir(&case.data("")).unwrap()).unwrap();
     for entry in &tree.entries {
         if let Node::File(file) = &entry.node {
             let path = case.vm("").join(entry.path.as_path());

@@ -90,12 +90,13 @@ pub(super) fn finish(store: &Store, manifest: &Manifest) -> Result<(), ImportErr
     let data = Layout::data_in(&pending);
     let unfinished = |why: String| ImportError::Unfinished { path: data.clone(), why };
     let settled = || -> Result<bool, FsError> {
-        let found = fs.walk(&mut Below::open(fs, &data)?, &mut |_, _| false)?;
+        let mut below = Below::open(fs, &data)?;
+        let found = fs.walk(&mut below, &mut |_, _| false)?;
         if !holds(fs, &data, &found, &manifest.entries)? {
             return Ok(false);
         }
         settle(fs, &data, manifest, &found)?;
-        sync_tree(fs, &data, &manifest.entries)?;
+        sync_tree(fs, &data, &manifest.entries, below.root())?;
         fs.fsync_dir(&pending)?;
         Ok(true)
     };

@@ -322,7 +322,8 @@ impl Fs {
         self.fsync(&dir, path)
     }
 
-    /// Makes all of a file system durable (syncfs(2)): one call for a burst.
+    /// Makes all of a file system durable (syncfs(2)): one call for a burst. `dir` must be open since before the first write that
+    /// counts: of what the kernel failed to write before that, somebody else may have been told instead.
     pub fn syncfs(&self, dir: &Dir) -> Result<()> {
         self.change(Op::Fsync, dir.path().into(), |_| nix::unistd::syncfs(dir))
     }
