@@ -286,10 +286,9 @@ fn look(fs: &Fs, parent: &Dir, name: &OsStr, known: Option<(Version, &ForkRecord
     }
     // Below the directory only: a link in the place of ours could have another instance's record read for this one's.
     if let Ok(file) = fs.open_file(parent.at(record.as_os_str())) {
-        let path = parent.path().join(&record);
         // Told before it is read: what changes in between is read again by the next scan.
-        let version = fs.stat_open(&file, &path).ok().map(Version::from);
-        let len = fs.read_once(&file, &path, buffer);
+        let version = fs.stat_open(&file, &record).ok().map(Version::from);
+        let len = fs.read_once(&file, &record, buffer);
         // One that is longer, or was not read to its end, is no JSON; it is read as any other, below.
         if let Some(standing @ Standing::Fork(_)) = len.ok().and_then(|len| buffer.get(..len)).map(standing_of) {
             return Ok(Some((standing, version)));
@@ -322,7 +321,7 @@ impl Scan {
     }
 }
 
-/// The directories that carry a fork's id, by fork; the live ones of each before the trashed ones. Borrowed, and one list:
+/// The directories that carry a fork's id; the live ones of each fork before the trashed ones. Borrowed, and one list:
 /// there may be a hundred thousand.
 #[derive(Debug)]
 pub struct Carriers<'s> {
@@ -367,11 +366,13 @@ impl<'s> Carriers<'s> {
                 }
             }
         }
-        // Stable: what is live stays before what is trashed.
-        all.sort_by(|a, b| a.record.fork_id.cmp(&b.record.fork_id));
         let mut first = HashMap::with_capacity(all.len());
-        for (at, carrier) in all.iter().enumerate() {
-            first.entry(&carrier.record.fork_id).or_insert(at);
+        let is_copied = all.iter().enumerate().fold(false, |is, (at, carrier)| first.insert(&carrier.record.fork_id, at).is_some() || is);
+        if is_copied {
+            // Stable: what is live stays before what is trashed.
+            all.sort_by(|a, b| a.record.fork_id.cmp(&b.record.fork_id));
+            first.clear();
+            all.iter().enumerate().for_each(|(at, carrier)| drop(first.entry(&carrier.record.fork_id).or_insert(at)));
         }
         Self { all, first }
     }
@@ -385,7 +386,7 @@ impl<'s> Carriers<'s> {
         (from, rest.get(..len).unwrap_or_default())
     }
 
-    /// All, by fork.
+    /// All; those of one fork beside each other.
     #[must_use]
     pub fn all(&self) -> &[Carrier<'s>] {
         &self.all

@@ -18,6 +18,7 @@ use std::time::Duration;
 /// The table: an operation more is a line more.
 const ROWS: &[Row] = &[
     Row { name: "take", prepare: nothing, act: take, check: taken, from_start: false, keeps_source: true },
+    Row { name: "take_many", prepare: with_many_files, act: take, check: taken, from_start: false, keeps_source: true },
     Row { name: "fork", prepare: nothing, act: fork, check: forked, from_start: false, keeps_source: true },
     Row { name: "hold", prepare: nothing, act: hold, check: held, from_start: false, keeps_source: true },
     Row { name: "release", prepare: with_hold, act: release, check: released, from_start: false, keeps_source: true },
@@ -33,6 +34,11 @@ fn take(scene: &Scene, live: &Live) -> Result<(), String> {
     let id = live.take("a").map_err(|e| e.to_string())?;
     scene.taken.lock().unwrap().push(id);
     Ok(())
+}
+
+/// So many that one sync is made for all of them.
+fn with_many_files(scene: &Scene) {
+    (0..32).for_each(|n| std::fs::write(scene.world.vms.join(format!("a/file-{n}")), "x").unwrap());
 }
 
 fn taken(scene: &Scene, live: &Live, told: Told) {

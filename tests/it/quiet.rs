@@ -193,3 +193,43 @@ fn of_many_slots_in_one_second_each_is_taken_once_and_none_is_late_by_another() 
     let syncs = gate.0.load(Ordering::SeqCst);
     println!("{many} slots, begun and ended: {syncs} syncs of the ledger's directory");
 }
+
+/// Has somebody wait with `wait` while `end` is done, long after it began; it must not have waited for its own end.
+fn is_ended_by(wait: impl FnOnce() + Send, end: impl FnOnce()) {
+    let began = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(wait);
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!waiting.is_finished(), "there was nothing to end it yet");
+        end();
+        waiting.join().unwrap();
+    });
+    assert!(began.elapsed() < LONG / 2);
+}
+
+/// Nobody waits so long.
+const LONG: Duration = Duration::from_secs(60);
+
+#[test]
+fn who_waits_for_something_to_change_is_told_when_it_does_and_at_the_stop() {
+    let (_dir, world) = world();
+    make(&world, "a");
+    let open = world.open();
+    open.forks.watch_root();
+    open.forks.reconcile().unwrap();
+    assert!(open.forks.is_told_of_changes());
+    let news = |wanted: bool| assert_eq!(open.forks.wait_for_news(LONG).news, wanted);
+    is_ended_by(|| news(true), || make(&world, "b"));
+    // What has just come is looked at again for a while, in case it is a fork whose record comes last.
+    open.forks.look().unwrap();
+    assert!(!open.forks.is_told_of_changes());
+    fs::remove_dir_all(world.vms.join("b")).unwrap();
+    open.forks.look().unwrap();
+    assert!(open.forks.is_told_of_changes());
+    is_ended_by(|| assert!(!open.forks.wait_for_news(LONG).mounts), || open.forks.wake());
+    let seen = open.store.changes();
+    is_ended_by(|| open.store.wait_for_change(seen, LONG), || drop(open.take("a").unwrap()));
+    let seen = open.store.changes();
+    is_ended_by(|| open.store.wait_for_change(seen, LONG), || open.store.wake());
+    assert_eq!(open.store.changes(), seen);
+}

@@ -71,10 +71,14 @@ fn forks_and_refs_agree(world: &World, open: &Open, id: &SnapshotId, names: &[&s
     }
 }
 
-#[test]
-fn a_stop_at_any_step_of_take_leaves_a_whole_snapshot_or_none() {
-    let stops = stop_everywhere(
-        |world| drop(world.make_instance("a")),
+/// A snapshot of an instance with so many files more; how many stops were tried.
+fn stops_of_take(more: usize) -> u64 {
+    let prepare = |world: &World| {
+        world.make_instance("a");
+        (0..more).for_each(|n| fs::write(world.vms.join(format!("a/file-{n}")), "x").unwrap());
+    };
+    stop_everywhere(
+        prepare,
         |open, ()| drop(open.take("a")),
         |world, open, (), untouched| {
             let present: Vec<SnapshotId> = open.store.index().present().map(|(id, _)| id.clone()).collect();
@@ -82,12 +86,23 @@ fn a_stop_at_any_step_of_take_leaves_a_whole_snapshot_or_none() {
             for id in present {
                 let data = open.store.layout.snapshot(&id).join("data");
                 let manifest = open.store.manifest(&id).unwrap();
-                assert_eq!(manifest.entries.len(), 5, "root, config.json, disk, memory, overlay.raw");
+                assert_eq!(manifest.entries.len(), 5 + more, "root, config.json, disk, memory, overlay.raw, and the others");
                 assert_eq!(fs::read(data.join("overlay.raw")).unwrap(), fs::read(world.vms.join("a/overlay.raw")).unwrap());
             }
         },
-    );
+    )
+}
+
+#[test]
+fn a_stop_at_any_step_of_take_leaves_a_whole_snapshot_or_none() {
+    let stops = stops_of_take(0);
     assert!(stops > 30, "{stops}");
+}
+
+#[test]
+fn nor_does_a_stop_leave_half_a_snapshot_of_many_files_that_is_made_durable_by_one_sync_for_all() {
+    let stops = stops_of_take(32);
+    assert!(stops > 100, "{stops}");
 }
 
 #[test]
