@@ -372,7 +372,9 @@ impl<'s> Carriers<'s> {
             // Stable: what is live stays before what is trashed.
             all.sort_by(|a, b| a.record.fork_id.cmp(&b.record.fork_id));
             first.clear();
-            all.iter().enumerate().for_each(|(at, carrier)| drop(first.entry(&carrier.record.fork_id).or_insert(at)));
+            for (at, carrier) in all.iter().enumerate() {
+                first.entry(&carrier.record.fork_id).or_insert(at);
+            }
         }
         Self { all, first }
     }
