@@ -67,7 +67,7 @@ macro_rules! id_newtype {
                 impl Visitor<'_> for Text {
                     type Value = $name;
                     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                        f.write_str(concat!("a ", $kind))
+                        f.write_str($kind)
                     }
                     fn visit_str<E: de::Error>(self, text: &str) -> Result<$name, E> {
                         $name::parse(text).map_err(E::custom)

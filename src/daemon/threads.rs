@@ -13,10 +13,9 @@ use std::time::Duration;
 
 /// How long news from the root are collected before they are looked at.
 const SETTLE: Duration = Duration::from_millis(100);
-/// How often the root is looked at without news: a mount that comes or goes makes none.
+/// How often somebody looks who is not told of everything.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// The same where whoever has news says so.
+/// The same for who is told.
 const CALM: Duration = Duration::from_secs(5);
 
 /// Makes forks until the worker stops.
@@ -48,7 +47,7 @@ pub(super) fn pool_filler(worker: Arc<Worker>) -> std::io::Result<JoinHandle<()>
         while !worker.stopping.load(Ordering::SeqCst) {
             match worker.forks.tend_pool(&worker.stopping) {
                 Turn::Done => {}
-                Turn::Settled => worker.forks.pool().wait(if worker.forks.pool().is_asked_for() { LOOK } else { CALM }),
+                Turn::Settled => worker.forks.pool().wait(if worker.forks.pool().is_asked_for() { LOOK } else { CALM }, &worker.stopping),
                 Turn::Later => std::thread::sleep(SETTLE),
             }
         }
@@ -85,7 +84,7 @@ pub(super) fn hasher(worker: Arc<Worker>) -> std::io::Result<JoinHandle<()>> {
         while !worker.stopping.load(Ordering::SeqCst) {
             let seen = worker.store.changes();
             if !worker.hash_next() {
-                worker.store.wait_for_change(seen, CALM);
+                worker.store.wait_for_change(seen, CALM, &worker.stopping);
             }
         }
     })

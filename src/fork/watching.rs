@@ -186,11 +186,16 @@ impl Forks {
         }
         // Before the root: see `decide`. Refs come later here, which at worst has all read.
         let unfinished = self.state().queue.unfinished();
+        let had_more = self.has_more_to_look_at();
         let Some(forks) = self.changed_forks()? else { return self.read_all_instead() };
+        self.eyes().again.extend(forks.iter().filter(|(_, fork)| unfinished.contains(fork)).cloned());
+        if !had_more && self.has_more_to_look_at() {
+            // Whoever waits for the kernel's word has more to look at now, without one.
+            self.waker.wake();
+        }
         if forks.is_empty() {
             return Ok(0);
         }
-        self.eyes().again.extend(forks.iter().filter(|(_, fork)| unfinished.contains(fork)).cloned());
         let Some(actions) = self.decide_for(forks, &unfinished) else { return self.read_all_instead() };
         let Ok(proof) = self.store.prove_root() else { return self.read_all_instead() };
         for action in actions {

@@ -1,6 +1,8 @@
 //! The protocol *take*: copy into staging, manifest, sync, rename, sync the parent. Ledger and events are the caller's.
 
-use super::copy::{CopiedTree, CopyContext, CopyError, DataError, Flow, ParentFile, ParentMemory, copy_tree, flush_tree, sync_tree};
+use super::copy::{
+    CopiedTree, CopyContext, CopyError, DataError, Flow, ParentFile, ParentMemory, copy_tree, count, flush_tree, sync_each, sync_tree,
+};
 use super::digest::{hash_small, hash_tree, note_data};
 use super::space::{Shortage, shortage};
 use crate::config::{DigestTime, Reserve, Skip, show_size};
@@ -10,12 +12,12 @@ use crate::policy::{InstanceTags, KindRule};
 use crate::store::fs::{Below, Dir, FileType, Fs, FsError};
 use crate::store::instances::{Standing, standing};
 use crate::store::layout::Layout;
-use crate::store::manifest::{Entry, FORMAT, FORMAT_PENDING, Imported, Kind, Manifest, Node, TextPath, seal};
+use crate::store::manifest::{FORMAT, FORMAT_PENDING, Imported, Kind, Manifest, TextPath, seal};
 use crate::store::root::RootError;
 use crate::store::syncing::Way;
 use crate::store::{Store, StoreError, StorePin, Summary};
 use chrono::{DateTime, Utc};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -230,10 +232,10 @@ fn stage(
         DigestTime::After => hash_small(fs, &data, &mut copied.entries, how.flow),
     })?;
     note_data(fs, &data, &mut copied.entries)?;
-    let (reflinked, in_cache) = (copied.reflinked, std::mem::take(&mut copied.copied));
+    let (reflinked, copied_bytes, in_cache) = (copied.reflinked, copied.copied_bytes, std::mem::take(&mut copied.copied));
     let drawn = Drawn { driver: how.driver.name(), parent: parent.map(|p| p.id), tree: copied };
     let manifest = draw_up(store, wanted, origin, (id, name), drawn)?;
-    debug_span!("sync").in_scope(|| write(store, &manifest, &since, &in_cache))?;
+    debug_span!("sync").in_scope(|| write(store, &manifest, &since, copied_bytes))?;
     leave_cache(fs, &data, &in_cache);
     debug_span!("publish").in_scope(|| store.publish(&manifest))?;
     let thaw_error = thawed.result.err().map(|e| e.to_string());
@@ -297,27 +299,29 @@ fn tags_of(store: &Store, source: &Path, wanted: &Wanted) -> (BTreeMap<String, S
     (tags, unread)
 }
 
-/// Step 3: the manifest, and everything durable but for the name; `staged` is open since nothing was in it. What was copied takes as long as its bytes take, either way;
-/// where next to nothing was, the way that is likely to take less, and what it took is remembered.
-fn write(store: &Store, manifest: &Manifest, staged: &Dir, copied: &[TextPath]) -> Result<(), TakeError> {
+/// Step 3: the manifest, and everything durable but for the name; `staged` is open since nothing was in it. What was copied
+/// takes as long as its bytes take, either way; where next to nothing was, it is done the way that is likely to take less, and
+/// what it took is remembered.
+fn write(store: &Store, manifest: &Manifest, staged: &Dir, copied_bytes: u64) -> Result<(), TakeError> {
     let fs = &store.fs;
-    let path = Layout::manifest_in(staged.path());
+    let (path, data) = (Layout::manifest_in(staged.path()), Layout::data_in(staged.path()));
     let bytes = seal(manifest).map_err(|source| StoreError::Encode { path: path.clone(), source })?;
-    let each = || -> Result<(), TakeError> {
-        sync_tree(fs, &Layout::data_in(staged.path()), &manifest.entries, staged)?;
+    if copied_bytes > LITTLE {
+        sync_tree(fs, &data, &manifest.entries, staged)?;
         fs.write_new(&path, &bytes)?;
-        Ok(fs.fsync(staged, staged.path())?)
-    };
-    if bytes_of(manifest, copied) > LITTLE {
-        return each();
+        return Ok(fs.fsync(staged, staged.path())?);
     }
-    let count = manifest.entries.iter().filter(|entry| matches!(entry.node, Node::File(_) | Node::Dir)).count() + 2;
     let costs = || store.sync_costs.lock().unwrap_or_else(PoisonError::into_inner);
-    let dirty = fs.dirty_mib();
+    // The manifest and its directory as well.
+    let (count, dirty) = (count(&manifest.entries) + 2, fs.dirty_mib());
     let way = costs().choose(count, dirty);
     let began = Instant::now();
     match way {
-        Way::Each => each()?,
+        Way::Each => {
+            sync_each(fs, &data, &manifest.entries)?;
+            fs.write_new(&path, &bytes)?;
+            fs.fsync(staged, staged.path())?;
+        }
         Way::Whole => {
             fs.write_all(&fs.create(&path, 0o600)?, &path, &bytes)?;
             fs.syncfs(staged)?;
@@ -325,16 +329,6 @@ fn write(store: &Store, manifest: &Manifest, staged: &Dir, copied: &[TextPath]) 
     }
     costs().learn(way, count, dirty, began.elapsed());
     Ok(())
-}
-
-/// Bytes of these files.
-fn bytes_of(manifest: &Manifest, files: &[TextPath]) -> u64 {
-    let files: HashSet<&Path> = files.iter().map(TextPath::as_path).collect();
-    let size = |entry: &Entry| match &entry.node {
-        Node::File(file) if files.contains(entry.path.as_path()) => file.data.unwrap_or(file.size),
-        _ => 0,
-    };
-    manifest.entries.iter().map(size).fold(0, u64::saturating_add)
 }
 
 /// Takes the pages of copied files out of the page cache, now that they are on the disk: nobody else has these files yet.

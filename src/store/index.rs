@@ -174,7 +174,7 @@ type Line = BTreeMap<(DateTime<Utc>, u64, SnapshotId), Arc<Summary>>;
 #[derive(Debug, Default)]
 pub struct Index {
     by_id: BTreeMap<SnapshotId, Known>,
-    /// Those whose digests are still to be made: asked for every second, so not to be looked for among all.
+    /// Those whose digests are still to be made: asked for whenever something has changed, so not to be looked for among all.
     unhashed: BTreeSet<SnapshotId>,
     by_instance: HashMap<InstanceId, Line>,
     by_name: HashMap<SnapshotName, Vec<SnapshotId>>,

@@ -260,7 +260,7 @@ fn look_at(fs: &Fs, root: &Dir, new: Vec<DirEntry>, (cache, last): (&mut ScanCac
     )
     .collect();
     let mut all = Vec::with_capacity(new.len());
-    cache.0.reserve(new.len());
+    cache.0.reserve(new.len().saturating_sub(cache.0.len()));
     for (entry, found) in new.into_iter().zip(looked) {
         let found = found?;
         note(cache, &entry, found.as_ref());

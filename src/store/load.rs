@@ -1,7 +1,8 @@
 //! Reading the whole tree into the index, tolerant of anything: what cannot be read is kept and named, and blocks nothing else.
 //!
-//! Each top directory is listed once, and what is in it is opened below it, on as many threads as there may be. The index,
-//! and what is reported, come out the same on any number of them: one thread puts everything in, in the order of ids.
+//! Each top directory is listed once, and what is in it is opened below it, on as many threads as there may be; where there
+//! may be more than one, refs are read while what was read before is put in. The index, and what is reported, come out the same on any
+//! number of them: one thread puts everything in, in the order of ids.
 
 use super::fs::{Dir, DirEntry, Fs, FsError, LISTED};
 use super::index::{Index, Known, RefTarget, Summary};
@@ -64,8 +65,10 @@ impl Loader<'_> {
             }
         };
         let found_refs = if self.threads <= 1 {
+            // Soon after they were listed: a reader's store goes on changing.
+            let found = read_refs();
             put();
-            read_refs()
+            found
         } else {
             // Only one thread puts in what was read; the others go on reading meanwhile.
             std::thread::scope(|scope| {

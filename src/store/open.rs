@@ -13,7 +13,7 @@ use crate::ids::{InstanceId, SnapshotId};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -180,17 +180,17 @@ impl Store {
         self.wake();
     }
 
-    /// Wakes who waits for a change, for example at the stop.
+    /// Wakes who waits for a change, for example at the stop, which must have been said before.
     pub fn wake(&self) {
         // Whoever has looked and does not wait yet has the lock.
         drop(self.waiting.0.lock().unwrap_or_else(PoisonError::into_inner));
         self.waiting.1.notify_all();
     }
 
-    /// Waits while [`Store::changes`] is what it was, `most` at the longest.
-    pub fn wait_for_change(&self, was: u64, most: Duration) {
+    /// Waits while [`Store::changes`] is what it was and nobody says `stop`, `most` at the longest.
+    pub fn wait_for_change(&self, was: u64, most: Duration, stop: &AtomicBool) {
         let lock = self.waiting.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.changes() == was {
+        if self.changes() == was && !stop.load(Ordering::SeqCst) {
             drop(self.waiting.1.wait_timeout(lock, most));
         }
     }

@@ -21,7 +21,7 @@ use snapkeep::store::fs::{Fs, Gate, Op};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 fn world() -> (tempfile::TempDir, World) {
@@ -212,6 +212,7 @@ const LONG: Duration = Duration::from_secs(60);
 
 #[test]
 fn who_waits_for_something_to_change_is_told_when_it_does_and_at_the_stop() {
+    let began = std::time::Instant::now();
     let (_dir, world) = world();
     make(&world, "a");
     let open = world.open();
@@ -220,16 +221,23 @@ fn who_waits_for_something_to_change_is_told_when_it_does_and_at_the_stop() {
     assert!(open.forks.is_told_of_changes());
     let news = |wanted: bool| assert_eq!(open.forks.wait_for_news(LONG).news, wanted);
     is_ended_by(|| news(true), || make(&world, "b"));
-    // What has just come is looked at again for a while, in case it is a fork whose record comes last.
+    // What has just come is looked at again for a while, in case it is a fork whose record comes last: somebody has looked, and
+    // the kernel's word is spent.
     open.forks.look().unwrap();
+    news(true);
     assert!(!open.forks.is_told_of_changes());
     fs::remove_dir_all(world.vms.join("b")).unwrap();
     open.forks.look().unwrap();
     assert!(open.forks.is_told_of_changes());
     is_ended_by(|| assert!(!open.forks.wait_for_news(LONG).mounts), || open.forks.wake());
+    let (stop, seen) = (AtomicBool::new(false), open.store.changes());
+    is_ended_by(|| open.store.wait_for_change(seen, LONG, &stop), || assert!(open.take("a").is_ok()));
     let seen = open.store.changes();
-    is_ended_by(|| open.store.wait_for_change(seen, LONG), || drop(open.take("a").unwrap()));
-    let seen = open.store.changes();
-    is_ended_by(|| open.store.wait_for_change(seen, LONG), || open.store.wake());
+    is_ended_by(|| open.store.wait_for_change(seen, LONG, &stop), || open.store.wake());
     assert_eq!(open.store.changes(), seen);
+    // Said before the wait began.
+    stop.store(true, Ordering::SeqCst);
+    open.store.wait_for_change(seen, LONG, &stop);
+    open.forks.pool().wait(LONG, &stop);
+    assert!(began.elapsed() < LONG / 2);
 }

@@ -363,16 +363,18 @@ impl Pool {
         }
     }
 
-    /// Waits until somebody changed something, `most` at the longest.
-    pub fn wait(&self, most: Duration) {
+    /// Waits until somebody changed something or says `stop`, `most` at the longest.
+    pub fn wait(&self, most: Duration, stop: &AtomicBool) {
         let state = self.state();
-        if state.settled.is_some_and(|(version, _)| version == state.version) {
+        if !stop.load(Ordering::SeqCst) && state.settled.is_some_and(|(version, _)| version == state.version) {
             drop(self.changed.wait_timeout(state, most));
         }
     }
 
-    /// Wakes who waits, for example at the stop.
+    /// Wakes who waits, for example at the stop, which must have been said before.
     pub fn wake(&self) {
+        // Whoever has looked and does not wait yet has the lock.
+        drop(self.state());
         self.changed.notify_all();
     }
 }

@@ -24,7 +24,7 @@ pub use data::{Cloner, DataError, Method};
 pub(crate) use data::{cannot_share, stretches};
 pub use flow::{Flow, NoProgress, Progress, copy_threads};
 pub use flush::flush_tree;
-pub use sync::sync_tree;
+pub use sync::{count, sync_each, sync_tree};
 
 use crate::config::Skip;
 use crate::snapshot::digest::BLOCK;
@@ -109,6 +109,8 @@ pub struct CopiedTree {
     pub reflinked: usize,
     /// Long files whose data was read and written: their pages are in the page cache.
     pub copied: Vec<TextPath>,
+    /// Bytes of data that share their place on the disk with nothing: of the long files and of all others.
+    pub copied_bytes: u64,
     /// How many passes found something that had changed.
     pub repeats: usize,
 }
@@ -340,6 +342,7 @@ impl Copier<'_> {
             linked: 0,
             reflinked: 0,
             copied: Vec::new(),
+            copied_bytes: 0,
             repeats,
         };
         for path in found.iter().map(|f| &f.path) {
@@ -347,8 +350,11 @@ impl Copier<'_> {
             if let Node::File(file) = &done.entry.node {
                 tree.size_bytes = tree.size_bytes.saturating_add(file.size);
                 tree.allocated_bytes = tree.allocated_bytes.saturating_add(done.allocated);
-                if file.size > BLOCK && matches!(done.how, How::Copied | How::Parents { linked: false }) {
-                    tree.copied.push(done.entry.path.clone());
+                if matches!(done.how, How::Copied | How::Parents { linked: false }) {
+                    tree.copied_bytes = tree.copied_bytes.saturating_add(done.allocated.min(file.size));
+                    if file.size > BLOCK {
+                        tree.copied.push(done.entry.path.clone());
+                    }
                 }
             }
             tree.linked += usize::from(done.how == How::Parents { linked: true });

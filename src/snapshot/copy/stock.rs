@@ -51,6 +51,7 @@ pub(crate) fn take_stock(ctx: &CopyContext<'_>, source: &Path) -> Result<Stock, 
         linked: 0,
         reflinked: 0,
         copied: Vec::new(),
+        copied_bytes: 0,
         repeats: 0,
     };
     let mut below = Below::open(ctx.fs, source)?;

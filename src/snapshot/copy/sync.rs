@@ -14,17 +14,28 @@ const MANY: usize = 64;
 /// # Errors
 /// The first sync that failed: nothing may be taken to be durable then.
 pub fn sync_tree(fs: &Fs, dest: &Path, entries: &[Entry], since: &Dir) -> Result<(), FsError> {
-    let mut below = Below::open(fs, dest)?;
-    let files = entries.iter().filter(|entry| matches!(entry.node, Node::File(_)));
-    let dirs = entries.iter().rev().filter(|entry| entry.node == Node::Dir);
-    if files.clone().count() + dirs.clone().count() > MANY {
+    if count(entries) > MANY {
         return fs.syncfs(since);
     }
-    for entry in files {
+    sync_each(fs, dest, entries)
+}
+
+/// How many files and directories there are to be synced.
+pub fn count(entries: &[Entry]) -> usize {
+    entries.iter().filter(|entry| matches!(entry.node, Node::File(_) | Node::Dir)).count()
+}
+
+/// Syncs each file and directory by itself, however many there are.
+///
+/// # Errors
+/// The first sync that failed.
+pub fn sync_each(fs: &Fs, dest: &Path, entries: &[Entry]) -> Result<(), FsError> {
+    let mut below = Below::open(fs, dest)?;
+    for entry in entries.iter().filter(|entry| matches!(entry.node, Node::File(_))) {
         let file = fs.open_file(below.place(entry.path.as_path())?)?;
         fs.fsync(&file, &below.path_of(entry.path.as_path()))?;
     }
-    for entry in dirs {
+    for entry in entries.iter().rev().filter(|entry| entry.node == Node::Dir) {
         let dir = below.dir(entry.path.as_path())?;
         fs.fsync(dir, dir.path())?;
     }
