@@ -135,7 +135,8 @@ fn unlink(round: &Round<'_>) -> f64 {
     assert!(open.reclaim.remove_all(&removals(&open), Duration::ZERO).iter().all(Result::is_ok));
     let (swept, took) = round.time(|| {
         // As with `unlink_rate = 0`.
-        let swept = open.reclaim.sweep_by(&SweepRules { threads: 2, ..SweepRules::default() }).unwrap();
+        let threads = if open.store.fs.unlinks_side_by_side(round.path) { 2 } else { 1 };
+        let swept = open.reclaim.sweep_by(&SweepRules { threads, ..SweepRules::default() }).unwrap();
         syncfs(round.path);
         swept
     });

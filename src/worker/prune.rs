@@ -241,7 +241,8 @@ impl Worker {
         let trash = self.config().trash;
         let rest = Duration::from_secs(1).checked_div(trash.unlink_rate).unwrap_or_default();
         // One that rests between files gains nothing from a second one, and more than two wait for the file system's journal.
-        let threads = if rest.is_zero() { self.config().threads.clamp(1, 2) } else { 1 };
+        let is_shared = self.store.fs.unlinks_side_by_side(self.store.layout.store());
+        let threads = if rest.is_zero() && is_shared { self.config().threads.clamp(1, 2) } else { 1 };
         let bytes = trash.unlink_bytes.map(|rate| rate / threads as u64);
         let pressure = planning::pressure(self, &self.config());
         let rules = SweepRules {
