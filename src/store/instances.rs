@@ -366,10 +366,9 @@ impl<'s> Carriers<'s> {
                 }
             }
         }
-        let mut first = HashMap::with_capacity(all.len());
-        let is_copied = all.iter().enumerate().fold(false, |is, (at, carrier)| first.insert(&carrier.record.fork_id, at).is_some() || is);
-        if is_copied {
-            // Stable: what is live stays before what is trashed.
+        let mut first: HashMap<_, _> = all.iter().enumerate().map(|(at, carrier)| (&carrier.record.fork_id, at)).collect();
+        if first.len() < all.len() {
+            // Somebody copied a fork. Stable: what is live stays before what is trashed.
             all.sort_by(|a, b| a.record.fork_id.cmp(&b.record.fork_id));
             first.clear();
             for (at, carrier) in all.iter().enumerate() {
