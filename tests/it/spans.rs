@@ -27,6 +27,9 @@ fn a_snapshot_a_fork_and_a_prune_are_one_tree_of_spans_each() {
     let rest = "[worker]\nthreads = 1\n[[policy]]\nname = \"p\"\ninstances = [\"*\"]\nevery = \"1s\"\non_enable = \"run\"\n[policy.limit]\nmax_count = 1\n";
     let worker = world.try_worker(rest, Fs::real()).unwrap();
     let tree = Tree::default();
+    // While there is one subscriber only, whoever meets a span first decides for all whether it is looked at: with tests beside
+    // this one that may be somebody without any. Of two each is asked (tracing-core, `callsite::Dispatchers`).
+    let _another = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
     let all = |work: &mut dyn FnMut()| {
         tree.0.lock().unwrap().clear();
         tracing::subscriber::with_default(tracing_subscriber::registry().with(tree.clone()), work);
