@@ -88,6 +88,6 @@ fn floor(round: &Round<'_>, mode: Mode, level: Level, forks: usize) -> f64 {
     let (source, root) = (round.path.join("source"), round.path.join("floor"));
     fixture::make(&source, scale(round.kind)).unwrap();
     std::fs::create_dir(&root).unwrap();
-    let floor = Floor { source: &source, root: &root, mode, level, forks, threads: 1, small_files: true, remove: false };
+    let floor = Floor { source: &source, root: &root, mode, level, forks, threads: 1, small_files: true, json_files: 1, remove: false };
     round.time(|| floor::run(&floor).unwrap()).1.as_secs_f64() * 1e3
 }

@@ -147,8 +147,18 @@ fn floor(round: &Round<'_>, mode: Mode, threads: usize) -> f64 {
     let floor = |name: &str, forks| {
         let root = root.join(name);
         std::fs::create_dir(&root).unwrap();
-        floor::run(&Floor { source: &source, root: &root, mode, level: Level::None, forks, threads, small_files: true, remove: false })
-            .unwrap();
+        floor::run(&Floor {
+            source: &source,
+            root: &root,
+            mode,
+            level: Level::None,
+            forks,
+            threads,
+            small_files: true,
+            json_files: 1,
+            remove: false,
+        })
+        .unwrap();
     };
     floor("warm", 1);
     ms(round.time(|| floor("timed", FORKS)).1)

@@ -103,7 +103,7 @@ fn measure_all(options: &Options, kind: mounts::Kind, path: &Path) {
 
 fn measure(options: &Options, source: &Path, root: &Path, mode: Mode, level: Level) -> Figures {
     let (forks, threads) = (options.forks, options.threads);
-    floor::run(&Floor { source, root, mode, level, forks, threads, small_files: false, remove: true }).unwrap()
+    floor::run(&Floor { source, root, mode, level, forks, threads, small_files: false, json_files: 1, remove: true }).unwrap()
 }
 
 fn print(fs: &str, options: &Options, mode: Mode, level: Level, figures: &Figures) {

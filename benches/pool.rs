@@ -45,6 +45,9 @@ const SIZE: u64 = 24 << 30;
 /// So many extents cost a reflink a third of a second on xfs (bench/README.md).
 const EXTENTS: u64 = 8192;
 
+/// Files of a fork of the fixture that carry names or paths: its record, and two that named the source.
+const WRITTEN: usize = 3;
+
 /// What is forked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Source {
@@ -62,8 +65,11 @@ fn main() {
         let what = What { what, against: "floor link 2 + a journal sync", unit: "us", wanted: Some(1.3), size: SIZE };
         // Where each of these disks is copied, there is room for some of them only.
         let count = if matches!(source, Source::Extents) { SINGLE / 4 } else { SINGLE };
-        options.measure(what, |round| (one_by_one(round, source, count, count), single_floor(round, count)));
+        options.measure(what, |round| (one_by_one(round, source, count, count), single_floor(round, count, 1)));
     }
+    let against = "the same, three files as here";
+    let what = What { what: "a durable fork out of the pool", against, unit: "us", wanted: None, size: SIZE };
+    options.measure(what, |round| (one_by_one(round, Source::Fixture(8), SINGLE, SINGLE), single_floor(round, SINGLE, WRITTEN)));
     let what = What { what: "a durable fork, pool empty", against: "the same without a pool", unit: "us", wanted: Some(1.0), size: SIZE };
     options.measure(what, |round| {
         let source = Source::Fixture(if round.kind == Kind::Ext4 { 64 } else { 8 });
@@ -71,11 +77,14 @@ fn main() {
     });
     // Where a disk is copied: a small one, so that a thousand of them fit.
     let source = Source::Fixture(64);
-    for (level, against, wanted) in
-        [(Level::BurstSyncfs, "floor link 4", 1.15), (Level::BurstFsync, "floor link 5, a sync for each file", 1.0)]
-    {
-        let what = What { what: "1,000 forks at once, full pool", against, unit: "ms", wanted: Some(wanted), size: SIZE };
-        options.measure_on(Kind::Ext4, what, |round| (burst(round, source) / 1e3, run_floor(round, level, BURST, || {}) / 1e3));
+    for (level, files, against, wanted) in [
+        (Level::BurstSyncfs, 1, "floor link 4", Some(1.15)),
+        (Level::BurstSyncfs, WRITTEN, "floor link 4, three files as here", None),
+        (Level::BurstFsync, 1, "floor link 5, a sync for each file", Some(1.0)),
+    ] {
+        let what = What { what: "1,000 forks at once, full pool", against, unit: "ms", wanted, size: SIZE };
+        let floor = |round: &Round<'_>| run_floor(round, level, (BURST, files), || {});
+        options.measure_on(Kind::Ext4, what, |round| (burst(round, source) / 1e3, floor(round) / 1e3));
     }
     let against = "the same one after the other";
     let what = What { what: "1,000 forks at once, full pool (each)", against, unit: "us", wanted: Some(0.1), size: SIZE };
@@ -162,7 +171,7 @@ fn burst(round: &Round<'_>, source: Source) -> f64 {
     took.as_secs_f64() * 1e6
 }
 
-fn run_floor(round: &Round<'_>, level: Level, forks: usize, more: impl Fn()) -> f64 {
+fn run_floor(round: &Round<'_>, level: Level, (forks, json_files): (usize, usize), more: impl Fn()) -> f64 {
     let (source, root) = (round.path.join("source"), round.path.join(format!("floor-{}", uuid::Uuid::new_v4())));
     fixture::make(&source, 64).unwrap();
     std::fs::create_dir(&root).unwrap();
@@ -172,8 +181,17 @@ fn run_floor(round: &Round<'_>, level: Level, forks: usize, more: impl Fn()) -> 
     let ((), took) = round.time(|| {
         for root in &roots {
             more();
-            let floor =
-                Floor { source: &source, root, mode: Mode::Link, level, forks: each, threads: 1, small_files: false, remove: false };
+            let floor = Floor {
+                source: &source,
+                root,
+                mode: Mode::Link,
+                level,
+                forks: each,
+                threads: 1,
+                small_files: false,
+                json_files,
+                remove: false,
+            };
             floor::run(&floor).unwrap();
         }
     });
@@ -181,9 +199,9 @@ fn run_floor(round: &Round<'_>, level: Level, forks: usize, more: impl Fn()) -> 
 }
 
 /// Microseconds for each: the fork, and 200 bytes of journal before it.
-fn single_floor(round: &Round<'_>, forks: usize) -> f64 {
+fn single_floor(round: &Round<'_>, forks: usize, files: usize) -> f64 {
     let journal = File::options().create(true).append(true).open(round.path.join("floor-journal")).unwrap();
-    run_floor(round, Level::Directory, forks, || {
+    run_floor(round, Level::Directory, (forks, files), || {
         (&journal).write_all(&[b'x'; 200]).unwrap();
         journal.sync_data().unwrap();
     }) / forks as f64

@@ -83,6 +83,8 @@ pub struct Floor<'a> {
     pub threads: usize,
     /// Also copy `state` and `config.json`, as a real fork does.
     pub small_files: bool,
+    /// How many files like `metadata.json`: a fork of the fixture has three that carry names and paths.
+    pub json_files: usize,
     /// Remove each fork after it was timed.
     pub remove: bool,
 }
@@ -173,12 +175,14 @@ fn fork(floor: &Floor<'_>, source: &OwnedFd, root: &OwnedFd, n: usize, buffer: &
         copy(source, &dir, "state", Some(buffer))?;
         copy(source, &dir, "config.json", Some(buffer))?;
     }
-    let mut json = create(&dir, "metadata.json", 0o644)?;
-    json.write_all(format!("{{{:1022}}}", "").as_bytes())?;
-    if floor.level.file() {
-        fsync(&json)?;
+    for n in 0..floor.json_files {
+        let name = if n == 0 { "metadata.json".to_owned() } else { format!("metadata-{n}.json") };
+        let mut json = create(&dir, &name, 0o644)?;
+        json.write_all(format!("{{{:1022}}}", "").as_bytes())?;
+        if floor.level.file() {
+            fsync(&json)?;
+        }
     }
-    drop(json);
     if floor.level.directory() {
         fsync(&dir)?;
     }
