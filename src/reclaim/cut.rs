@@ -6,6 +6,7 @@ use super::{Blocked, Reclaim, ReclaimError, Removed, fork_names};
 use crate::event::Event;
 use crate::ids::{ForkId, ForkName, SnapshotId};
 use crate::store::layout::Layout;
+use crate::store::leftovers::Leftovers;
 use crate::store::manifest::Manifest;
 use crate::store::{Known, RootProof, SnapshotGuard, StoreError};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -39,6 +40,7 @@ struct Going<'r> {
 struct Around {
     queued: std::collections::HashMap<SnapshotId, Vec<(ForkId, ForkName)>>,
     links: KnownLinks,
+    records: Leftovers,
     /// Also what has no readable manifest may go: somebody has looked at it.
     unreadable: bool,
 }
@@ -92,7 +94,12 @@ impl Reclaim {
             Ok(proof) => proof,
             Err(e) => return batch.iter().map(|_| Err(ReclaimError::Unmounted(Arc::clone(&e)))).collect(),
         };
-        let mut around = Around { queued: self.forks.waiting(), links: KnownLinks::default(), unreadable };
+        let mut around = Around {
+            queued: self.forks.waiting(),
+            links: KnownLinks::default(),
+            records: self.store.refs_and_holds_of_many(batch.len()),
+            unreadable,
+        };
         let mut answers: Vec<Answer> = Vec::with_capacity(batch.len());
         let mut going = Vec::with_capacity(batch.len());
         for (place, removal) in batch.iter().enumerate() {
@@ -181,7 +188,7 @@ impl Reclaim {
     /// # Errors
     /// [`ReclaimError`] if the trash cannot be listed.
     pub fn report_again(&self, grace: Duration) -> Result<u64, ReclaimError> {
-        let entries = self.store.trash_entries(&self.store.layout.trash())?;
+        let entries = self.store.trash_listed(&self.store.layout.trash())?;
         let mut reported = 0;
         for entry in entries.iter().filter(|entry| entry.uptime >= self.store.reported_seconds()) {
             let Some(id) = entry.snapshot() else { continue };
@@ -213,7 +220,7 @@ impl Reclaim {
     /// Everything that needs a snapshot: index, queue, and the disk's own lists of refs and holds.
     fn blocked(&self, id: &SnapshotId, known: &Known, around: &mut Around) -> Result<Blocked, ReclaimError> {
         let queued = around.queued.get(id).map(Vec::as_slice).unwrap_or_default();
-        let (refs, holds) = self.store.refs_and_holds_on_disk(id)?;
+        let (refs, holds) = self.store.refs_and_holds_on_disk(id, &around.records)?;
         let mut blocked = Blocked {
             forks: fork_names(known, queued),
             holds: known.holds.iter().map(ToString::to_string).collect(),

@@ -81,7 +81,7 @@ impl Reclaim {
             let dir = self.store.memory_dir(&summary.id);
             summary.memory.iter().for_each(|memory| count(&dir, &memory.path));
         }
-        for entry in self.store.trash_entries(&self.store.layout.trash())? {
+        for entry in self.store.trash_listed(&self.store.layout.trash())? {
             let data = Layout::data_in(&entry.path);
             paths.iter().for_each(|path| count(&data, path));
         }

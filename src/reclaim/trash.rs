@@ -1,5 +1,5 @@
 //! Unlinking what lies in the trash once its grace has passed on both clocks, or once the trash is too full. Files are
-//! unlinked, never truncated; what is to go is renamed first, so that nothing half unlinked can be brought back.
+//! unlinked, never truncated; what is to go is doomed first, so that nothing half unlinked can be brought back.
 
 use super::{Reclaim, ReclaimError};
 use crate::event::Event;
@@ -52,6 +52,9 @@ pub(super) struct Memory {
     saved: Option<Duration>,
 }
 
+/// No more snapshots are doomed by one record.
+const MOST_DOOMED: usize = 100_000;
+
 /// So long the sum of boot time is in memory only. What a crash loses of it makes graces longer.
 const SAVE: Duration = Duration::from_secs(60);
 
@@ -73,7 +76,8 @@ impl Reclaim {
         let _one = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
         let layout = &self.store.layout;
         let (trash, root_trash) = (layout.trash(), layout.root_trash());
-        let snapshots = self.store.trash_entries(&trash)?;
+        // Where it cannot be told what of them is half gone, no snapshots go; instances do.
+        let (snapshots, unknown) = self.store.trash_entries(&trash).map_or_else(|e| (Vec::new(), Some(e)), |entries| (entries, None));
         let instances = if self.store.prove_root().is_ok() { self.store.trash_entries(&root_trash)? } else { Vec::new() };
         if self.store.prove_root().is_ok() {
             let paced = rules.pace.clone().map_or_else(|| self.store.fs.clone(), |pace| self.store.fs.paced(pace));
@@ -81,19 +85,20 @@ impl Reclaim {
         }
         let excess = self.excess(rules, &snapshots, &instances);
         let mut swept = Swept::default();
-        let (due, waiting): (Vec<_>, Vec<_>) = snapshots.into_iter().chain(instances).partition(|entry| {
+        let mut is_due = |entry: &Trashed| {
             let left = self.store.grace_left(entry, grace_of(entry, rules));
             let is_due = entry.is_doomed || left.is_zero() || excess.contains(&entry.path);
             if !is_due {
                 swept.next = Some(swept.next.map_or(left, |next| next.min(left)));
             }
             is_due
-        });
-        self.forget_all_but(&waiting);
-        let doomed = self.doom(&due, &[&trash, &root_trash]);
-        swept.unlinked = self.unlink(&doomed, rules);
+        };
+        let (snapshots, waiting): (Vec<_>, Vec<_>) = snapshots.into_iter().partition(&mut is_due);
+        let (instances, others): (Vec<_>, Vec<_>) = instances.into_iter().partition(is_due);
+        self.forget_all_but(waiting.iter().chain(&others));
+        swept.unlinked = self.unlink(&self.doom_by_name(&instances, &root_trash), rules) + self.unlink_snapshots(snapshots, &trash, rules);
         self.settle()?;
-        Ok(swept)
+        unknown.map_or(Ok(swept), |e| Err(e.into()))
     }
 
     /// What need not be done each time: records that nothing is left of are looked for after a start and behind a failure,
@@ -112,8 +117,36 @@ impl Reclaim {
         Ok(())
     }
 
-    /// Renames what is to go, with one sync for each trash. What cannot be renamed durably is not unlinked.
-    fn doom(&self, due: &[Trashed], trashes: &[&Path]) -> Vec<Trashed> {
+    /// Unlinks snapshots, behind one record of them all; no more at once than one record may hold.
+    fn unlink_snapshots(&self, mut due: Vec<Trashed>, trash: &Path, rules: &SweepRules) -> u64 {
+        // What is doomed already is in each record until it is gone, so it goes first.
+        due.sort_by_key(|entry| !entry.is_doomed);
+        let mut unlinked = 0;
+        for batch in due.chunks(MOST_DOOMED) {
+            let doomed = self.doom(batch, trash);
+            let gone = self.unlink(&doomed, rules);
+            unlinked += gone;
+            // The next record would not have what is left of these.
+            if gone < batch.len() as u64 {
+                break;
+            }
+            if let Err(e) = self.store.forget_doomed() {
+                tracing::debug!(error = %e, "the record of what was unlinked stays for now");
+            }
+        }
+        unlinked
+    }
+
+    /// Dooms snapshots, all at once; if that cannot be written, for lack of room for example, each by its name.
+    fn doom(&self, due: &[Trashed], trash: &Path) -> Vec<Trashed> {
+        self.with_ballast(|| self.store.doom_snapshots(due)).unwrap_or_else(|e| {
+            tracing::debug!(error = %e, "snapshots that are unlinked are renamed first");
+            self.doom_by_name(due, trash)
+        })
+    }
+
+    /// Renames what is to go, with one sync. What cannot be renamed durably is not unlinked.
+    fn doom_by_name(&self, due: &[Trashed], trash: &Path) -> Vec<Trashed> {
         let mut doomed = Vec::new();
         for entry in due {
             // Whoever restores an instance builds it in the trash, with the instance's lock: the next sweep comes back.
@@ -121,19 +154,15 @@ impl Reclaim {
             if matches!(locked, Some(None)) {
                 continue;
             }
-            match self.with_ballast(|| self.store.doom(entry)) {
+            match self.with_ballast(|| self.store.doom_by_name(entry)) {
                 Ok(entry) => doomed.push(entry),
                 Err(e) => self.report_once(entry, &e.to_string()),
             }
         }
-        for trash in trashes {
-            let is_in = |entry: &Trashed| entry.path.parent() == Some(*trash);
-            if doomed.iter().any(is_in)
-                && let Err(e) = self.store.fs.fsync_dir(trash)
-            {
-                doomed.iter().filter(|entry| is_in(entry)).for_each(|entry| self.report_once(entry, &e.to_string()));
-                doomed.retain(|entry| !is_in(entry));
-            }
+        if !doomed.is_empty()
+            && let Err(e) = self.store.fs.fsync_dir(trash)
+        {
+            doomed.drain(..).for_each(|entry| self.report_once(&entry, &e.to_string()));
         }
         doomed
     }
@@ -148,12 +177,13 @@ impl Reclaim {
 
     fn unlink(&self, doomed: &[Trashed], rules: &SweepRules) -> u64 {
         let (next, unlinked, departed) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        let leftovers = self.store.leftovers_of_many(doomed.len());
         let is_stopped = || rules.pace.as_ref().is_some_and(|pace| pace.stop.load(Ordering::SeqCst));
         let work = || {
             let fs = &self.store.fs;
             let mut remover = rules.pace.as_ref().map_or_else(|| fs.remover(), |pace| fs.paced(pace.clone()).remover());
             while let Some(entry) = doomed.get(next.fetch_add(1, Ordering::SeqCst)) {
-                match self.store.unlink_doomed(&mut remover, entry) {
+                match self.store.unlink_doomed(&mut remover, entry, &leftovers) {
                     Ok(()) => {
                         unlinked.fetch_add(1, Ordering::SeqCst);
                         departed.fetch_or(entry.instance().is_some(), Ordering::SeqCst);
@@ -219,8 +249,8 @@ impl Reclaim {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn forget_all_but(&self, waiting: &[Trashed]) {
-        let paths: HashSet<&PathBuf> = waiting.iter().map(|entry| &entry.path).collect();
+    fn forget_all_but<'a>(&self, waiting: impl Iterator<Item = &'a Trashed>) {
+        let paths: HashSet<&PathBuf> = waiting.map(|entry| &entry.path).collect();
         self.memory().bytes.retain(|path, _| paths.contains(path));
     }
 

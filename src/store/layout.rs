@@ -246,6 +246,12 @@ impl Layout {
         self.ledger().join("uptime.json")
     }
 
+    /// Which of the trash is being unlinked.
+    #[must_use]
+    pub fn unlinking(&self) -> PathBuf {
+        self.ledger().join("unlinking.json")
+    }
+
     /// What was seen of the clocks.
     #[must_use]
     pub fn clock(&self) -> PathBuf {

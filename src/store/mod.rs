@@ -18,6 +18,7 @@ pub mod keyed;
 mod keyed_tests;
 pub mod layout;
 pub(crate) mod lean;
+pub(crate) mod leftovers;
 mod load;
 pub mod manifest;
 mod marks;

@@ -353,16 +353,6 @@ impl Store {
         self.change(id, |known| known.unreadable.remove(why));
     }
 
-    /// Reads a snapshot's refs and holds from the disk again, for the cut; `Err` with a reason if any cannot be read.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`] if a listing fails: then nothing is known.
-    pub fn refs_and_holds_on_disk(&self, id: &SnapshotId) -> Result<(usize, usize), StoreError> {
-        let refs = self.fs.list_if_there(&self.layout.refs_of(id))?;
-        let holds = self.fs.list_if_there(&self.layout.holds_of(id))?;
-        Ok((refs.iter().filter(|e| !load::is_temporary(&e.name)).count(), holds.len()))
-    }
-
     /// The directory of a snapshot was renamed into the trash: it is out of the index, but for refs and holds of its id.
     pub(super) fn forget_snapshot(&self, id: &SnapshotId) {
         self.change(id, |known| {
@@ -407,18 +397,6 @@ impl Store {
                 }
             }
         }
-        Ok(())
-    }
-
-    /// Removes what is left of a snapshot after its tree: marks, refs, holds.
-    pub(super) fn remove_records(&self, id: &SnapshotId) -> Result<(), StoreError> {
-        for dir in [self.layout.cache_of(id), self.layout.marks_of(id), self.layout.refs_of(id), self.layout.holds_of(id)] {
-            self.fs.remove_tree(&dir)?;
-        }
-        self.change(id, |known| {
-            known.refs.clear();
-            known.holds.clear();
-        });
         Ok(())
     }
 }

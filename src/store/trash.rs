@@ -2,14 +2,20 @@
 //!
 //! An entry is named `<what>@<wall time>.<uptime>`: the wall clock and the boot clock (added up over boots, seconds) of
 //! the cut, so that the grace passes on both without another record. Before its first file is unlinked an entry is
-//! *doomed*: renamed to `unlinking:<name>`, so that nothing that is half unlinked can ever be brought back.
+//! *doomed*, so that nothing that is half unlinked can ever be brought back: a snapshot's name is in a record of those that
+//! are being unlinked, one for all of a sweep; an instance, and where there is no room for a record a snapshot, is renamed to
+//! `unlinking:<name>`.
 
-use super::counters::grace_left;
-use super::fs::{FsError, Remover};
+use super::counters::{grace_left, read_record, write_record};
+use super::fs::{Fs, FsError, Remover};
+use super::layout::Layout;
+use super::leftovers::Leftovers;
+use super::manifest::{FORMAT, RecordError};
 use super::open::{SnapshotGuard, Store};
 use super::{RootProof, StoreError, load, records};
 use crate::ids::{HoldName, InstanceId, SnapshotId};
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -48,8 +54,16 @@ impl Departed {
     }
 }
 
-/// What the name of a doomed entry begins with.
+/// What the name of an entry begins with that was doomed by its name.
 const DOOMED: &str = "unlinking:";
+
+/// The names of snapshots' entries that are being unlinked, and perhaps half gone. Names do not repeat: one that is in it
+/// and not in the trash is gone.
+#[derive(Debug, Serialize, Deserialize)]
+struct Unlinking {
+    format: u32,
+    entries: Vec<String>,
+}
 
 const STAMP: &str = "%Y%m%d-%H%M%S%.6f";
 
@@ -103,6 +117,15 @@ impl Trashed {
     pub fn name(&self) -> String {
         self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     }
+}
+
+/// Names of snapshots' entries that are being unlinked.
+///
+/// # Errors
+/// [`RecordError`] if that cannot be told.
+pub fn unlinking(fs: &Fs, layout: &Layout) -> Result<HashSet<String>, RecordError> {
+    let record = read_record::<Unlinking>(fs, &layout.unlinking())?;
+    Ok(record.map(|record| record.entries.into_iter().collect()).unwrap_or_default())
 }
 
 impl Store {
@@ -171,8 +194,23 @@ impl Store {
     /// What is in a trash directory; names that are not ours are left out, and stay.
     ///
     /// # Errors
+    /// [`StoreError`], also if it cannot be told what of it is being unlinked: then nothing may come back, and nothing goes.
+    pub fn trash_entries(&self, trash: &Path) -> Result<Vec<Trashed>, StoreError> {
+        if trash != self.layout.trash() {
+            return Ok(self.trash_listed(trash)?);
+        }
+        // Before the listing: what is in that and gone by now must not look as if it were not doomed.
+        let unlinking = unlinking(&self.fs, &self.layout)?;
+        let mut entries = self.trash_listed(trash)?;
+        entries.iter_mut().for_each(|entry| entry.is_doomed |= unlinking.contains(&entry.name()));
+        Ok(entries)
+    }
+
+    /// The same, without a word on which snapshots are being unlinked.
+    ///
+    /// # Errors
     /// [`FsError`].
-    pub fn trash_entries(&self, trash: &Path) -> Result<Vec<Trashed>, FsError> {
+    pub fn trash_listed(&self, trash: &Path) -> Result<Vec<Trashed>, FsError> {
         let entries = self.fs.list_if_there(trash)?;
         Ok(entries
             .iter()
@@ -186,14 +224,44 @@ impl Store {
 
     /// The snapshots that lie in the trash.
     pub(super) fn trashed_snapshots(&self) -> Result<HashSet<SnapshotId>, FsError> {
-        Ok(self.trash_entries(&self.layout.trash())?.iter().filter_map(Trashed::snapshot).collect())
+        Ok(self.trash_listed(&self.layout.trash())?.iter().filter_map(Trashed::snapshot).collect())
+    }
+
+    /// Notes snapshots in the trash as being unlinked, so that nothing can bring them back; durable on return. All that were
+    /// noted before and are there still must be among them. Returns those that are there.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then those that were noted before are.
+    pub fn doom_snapshots(&self, entries: &[Trashed]) -> Result<Vec<Trashed>, StoreError> {
+        // What the last record had and this one has not is gone, also after a power cut; and so are names of before a rename.
+        self.fs.fsync_dir(&self.layout.trash())?;
+        let record = Unlinking { format: FORMAT, entries: entries.iter().map(Trashed::name).collect() };
+        write_record(&self.fs, &self.layout.unlinking(), &record)?;
+        let is_there = |entry: &&Trashed| {
+            // Whoever brings one back has its lock from its look at the record until the rename: that is over now.
+            let _snapshot = entry.snapshot().map(|id| self.lock_snapshot(&id));
+            !matches!(self.fs.stat_if_there(&entry.path), Ok(None))
+        };
+        Ok(entries.iter().filter(is_there).map(|entry| Trashed { is_doomed: true, ..entry.clone() }).collect())
+    }
+
+    /// Nothing that was noted as being unlinked is there any more, also after a power cut: then nothing need say so.
+    ///
+    /// # Errors
+    /// [`FsError`]; names that are gone do no harm.
+    pub fn forget_doomed(&self) -> Result<(), FsError> {
+        self.fs.fsync_dir(&self.layout.trash())?;
+        match self.fs.unlink(&self.layout.unlinking()) {
+            Err(e) if e.is_not_found() => Ok(()),
+            done => done,
+        }
     }
 
     /// Renames an entry so that nothing can bring it back; durable once its trash is synced. Returns what it is then.
     ///
     /// # Errors
     /// [`StoreError::Io`], also if somebody has brought it back meanwhile.
-    pub fn doom(&self, entry: &Trashed) -> Result<Trashed, StoreError> {
+    pub fn doom_by_name(&self, entry: &Trashed) -> Result<Trashed, StoreError> {
         if entry.is_doomed {
             return Ok(entry.clone());
         }
@@ -248,12 +316,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Io`]; what is left is found again by the next sweep.
-    pub fn unlink_doomed(&self, remover: &mut Remover, entry: &Trashed) -> Result<(), StoreError> {
+    pub fn unlink_doomed(&self, remover: &mut Remover, entry: &Trashed, leftovers: &Leftovers) -> Result<(), StoreError> {
         remover.remove(&entry.path)?;
         if let Some(Ok(id)) = entry.what.to_str().map(SnapshotId::parse)
             && self.fs.stat_if_there(&self.layout.snapshot(&id))?.is_none()
         {
-            self.remove_records(&id)?;
+            self.remove_records(&id, leftovers)?;
         }
         Ok(())
     }

@@ -78,7 +78,9 @@ impl Worker {
 
     /// Whether any of these lies in the trash still.
     pub(super) fn are_in_trash(&self, ids: &[SnapshotId]) -> bool {
-        let entries = self.store.trash_entries(&self.store.layout.trash()).unwrap_or_default();
+        let trash = self.store.layout.trash();
+        let listed = || self.store.trash_listed(&trash).unwrap_or_default();
+        let entries = self.store.trash_entries(&trash).unwrap_or_else(|_| listed());
         let ids: HashSet<&SnapshotId> = ids.iter().collect();
         entries.iter().filter(|entry| !entry.is_doomed).filter_map(Trashed::snapshot).any(|id| ids.contains(&id))
     }

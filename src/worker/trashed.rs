@@ -13,7 +13,7 @@ use crate::store::trash::{Departed, Trashed};
 /// Everything in both trashes, oldest first, with its name in the listing.
 fn entries(sight: &dyn Sight) -> Answer<Vec<Trashed>> {
     let store = sight.store();
-    let failed = |e: crate::store::fs::FsError| Problem::new(ProblemKind::Failed, e.to_string());
+    let failed = |e: crate::store::StoreError| Problem::new(ProblemKind::Failed, e.to_string());
     let mut all = store.trash_entries(&store.layout.trash()).map_err(failed)?;
     if store.prove_root().is_ok() {
         all.extend(store.trash_entries(&store.layout.root_trash()).map_err(failed)?);
@@ -25,8 +25,12 @@ fn entries(sight: &dyn Sight) -> Answer<Vec<Trashed>> {
 
 /// What comes free with everything that lies there, bytes.
 pub(super) fn bytes(sight: &dyn Sight) -> u64 {
-    let measure = |entry: &Trashed| sizes::reclaimable(&sight.store().fs, &entry.path).unwrap_or(0);
-    entries(sight).unwrap_or_default().iter().map(measure).fold(0, u64::saturating_add)
+    let store = sight.store();
+    let mut dirs = vec![store.layout.trash()];
+    dirs.extend(store.prove_root().is_ok().then(|| store.layout.root_trash()));
+    let entries = dirs.iter().flat_map(|dir| store.trash_listed(dir).unwrap_or_default());
+    let ours = entries.filter(|entry| entry.snapshot().is_some() || entry.instance().is_some());
+    ours.map(|entry| sizes::reclaimable(&store.fs, &entry.path).unwrap_or(0)).fold(0, u64::saturating_add)
 }
 
 /// `ls --trash`.

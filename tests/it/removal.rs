@@ -8,7 +8,7 @@ use snapkeep::policy::SnapshotState;
 use snapkeep::worker::Worker;
 use snapkeep::worker::backend::{Backend, Removal};
 use snapkeep::worker::problem::ProblemKind;
-use snapkeep::worker::view::{ForkBody, TakeBody};
+use snapkeep::worker::view::{ForkBody, TakeBody, VerifyBody};
 use std::fs;
 use std::time::Duration;
 
@@ -223,10 +223,31 @@ fn nothing_that_is_being_unlinked_comes_back() {
     let id = open.take("a").unwrap();
     open.remove(&id).unwrap();
     let entry = open.store.trash_entries(&open.store.layout.trash()).unwrap().remove(0);
-    let doomed = open.store.doom(&entry).unwrap();
-    fs::remove_file(doomed.path.join("data/overlay.raw")).unwrap();
+    assert_eq!(open.store.doom_snapshots(std::slice::from_ref(&entry)).unwrap().len(), 1);
+    fs::remove_file(entry.path.join("data/overlay.raw")).unwrap();
     assert!(open.reclaim.undelete_snapshot(&id).unwrap_err().to_string().contains("not in the trash"));
     assert_eq!(open.reclaim.sweep(HOUR, HOUR).unwrap().unlinked, 1, "what is half unlinked waits for no grace");
+    assert!(!open.store.layout.unlinking().exists(), "nothing is being unlinked any more");
+}
+
+#[test]
+fn while_it_cannot_be_told_what_is_being_unlinked_nothing_goes_and_nothing_comes_back() {
+    let world = World::new();
+    world.make_instance("a");
+    let open = world.open();
+    let id = open.take("a").unwrap();
+    let trashed = open.reclaim.remove(&id, &[], HOUR).unwrap().trashed;
+    let record = open.store.layout.unlinking();
+    fs::write(&record, "{}").unwrap();
+    let named = record.display().to_string();
+    assert!(open.reclaim.undelete_snapshot(&id).unwrap_err().to_string().contains(&named));
+    assert!(open.reclaim.sweep(Duration::ZERO, HOUR).unwrap_err().to_string().contains(&named));
+    assert!(trashed.join("data/overlay.raw").exists());
+    drop(open);
+    let findings = world.worker("").verify(&VerifyBody::default()).unwrap().findings;
+    assert!(findings.iter().any(|finding| finding.name == "trash.unreadable" && finding.severity == "error"), "{findings:#?}");
+    fs::remove_file(&record).unwrap();
+    world.open().reclaim.undelete_snapshot(&id).unwrap();
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::{Dir, Fs, FsError, Op, Place, Result};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, SFlag};
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read as _;
@@ -223,25 +224,11 @@ impl Fs {
 
     /// The same through a buffer of the caller's, of [`LISTED`] bytes: for who lists many directories.
     pub fn list_by(&self, dir: &Dir, buffer: &mut [u8]) -> Result<Vec<DirEntry>> {
-        self.looks(Op::List, dir.path().into());
         let mut entries = Vec::new();
-        loop {
-            let len = super::sys::getdents(dir, buffer).map_err(|e| Place::Path(dir.path()).failed(Op::List, e))?;
-            let mut rest = buffer.get(..len).unwrap_or_default();
-            if rest.is_empty() {
-                break;
-            }
-            while let Some((entry, after)) = entry_of(rest) {
-                if entry.name != "." && entry.name != ".." {
-                    entries.push((beginning(&entry.name), entry));
-                }
-                rest = after;
-            }
-            // Never half a listing: what is not in it may be taken for gone.
-            if !rest.is_empty() {
-                return Err(Place::Path(dir.path()).failed(Op::List, Errno::EIO));
-            }
-        }
+        self.each_entry(dir, buffer, |entry| {
+            entries.push((beginning(&entry.name), entry));
+            true
+        })?;
         entries.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.name.cmp(&b.1.name)));
         Ok(entries.into_iter().map(|(_, entry)| entry).collect())
     }
@@ -252,6 +239,43 @@ impl Fs {
             Ok(entries) => Ok(entries),
             Err(e) if e.is_not_found() => Ok(Vec::new()),
             Err(e) => Err(e),
+        }
+    }
+
+    /// The names in a directory, in no order, none if it is not there; `None` if there are more than `most`: then the rest of
+    /// it is not read.
+    pub fn names_up_to(&self, dir: &Path, most: usize) -> Result<Option<HashSet<OsString>>> {
+        let dir = match self.open_dir(dir) {
+            Err(e) if e.is_not_found() => return Ok(Some(HashSet::new())),
+            dir => dir?,
+        };
+        let mut names = HashSet::new();
+        self.each_entry(&dir, &mut vec![0; LISTED], |entry| {
+            names.insert(entry.name);
+            names.len() <= most
+        })?;
+        Ok((names.len() <= most).then_some(names))
+    }
+
+    /// Tells what is in an open directory until it is told to stop.
+    fn each_entry(&self, dir: &Dir, buffer: &mut [u8], mut tell: impl FnMut(DirEntry) -> bool) -> Result<()> {
+        self.looks(Op::List, dir.path().into());
+        loop {
+            let len = super::sys::getdents(dir, buffer).map_err(|e| Place::Path(dir.path()).failed(Op::List, e))?;
+            let mut rest = buffer.get(..len).unwrap_or_default();
+            if rest.is_empty() {
+                return Ok(());
+            }
+            while let Some((entry, after)) = entry_of(rest) {
+                if entry.name != "." && entry.name != ".." && !tell(entry) {
+                    return Ok(());
+                }
+                rest = after;
+            }
+            // Never half a listing: what is not in it may be taken for gone.
+            if !rest.is_empty() {
+                return Err(Place::Path(dir.path()).failed(Op::List, Errno::EIO));
+            }
         }
     }
 

@@ -91,6 +91,12 @@ impl Check<'_> {
     /// Snapshots in the trash: only which there are and what names their files have.
     pub(super) fn trashed_snapshots(&mut self) {
         let trash = self.layout.trash();
+        if let Err(e) = crate::store::trash::unlinking(self.fs, self.layout) {
+            let what = format!(
+                "{e}; nothing in the trash is unlinked, and nothing comes back, until it is away: then what is half unlinked is not known as such"
+            );
+            self.report.error("trash.unreadable", &self.layout.unlinking(), what);
+        }
         for entry in self.names(&trash) {
             let dir = trash.join(&entry.name);
             let name = entry.name.to_str().map(|name| name.strip_prefix("unlinking:").unwrap_or(name));

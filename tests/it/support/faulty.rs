@@ -42,6 +42,8 @@ impl Fault {
 
 #[derive(Debug, Default)]
 struct State {
+    /// The durable text of the record of doomed snapshots while another is on its way.
+    said: String,
     is_armed: bool,
     /// Calls (for short writes: writes) since it was armed.
     seen: u64,
@@ -93,7 +95,7 @@ impl Faulty {
         let is_nothing = |part: &std::ffi::OsStr| {
             part == "staging" || part.as_encoded_bytes().starts_with(b".gone-") || part.as_encoded_bytes().starts_with(b".drained-")
         };
-        let is_built = |path: &&PathBuf| !path.components().any(|c| is_nothing(c.as_os_str())) && doomed(path).as_ref() != Some(*path);
+        let is_built = |path: &&PathBuf| !path.components().any(|c| is_nothing(c.as_os_str())) && !is_doomed(path);
         state.names.iter().chain(&state.files).filter(is_built).cloned().collect()
     }
 
@@ -109,6 +111,11 @@ impl Gate for Faulty {
     fn before(&self, op: Op, path: &Path) -> Result<(), Errno> {
         let mut state = self.state();
         state.is_there = op == Op::Create && path.exists();
+        // What the record of doomed snapshots says before it is replaced it says until the new one is durable.
+        let record = path.with_file_name(RECORD);
+        if op == Op::Create && path.parent().is_some_and(|dir| dir.ends_with("ledger")) && !state.names.contains(&record) {
+            state.said = std::fs::read_to_string(record).unwrap_or_default();
+        }
         if !state.is_armed {
             return Ok(());
         }
@@ -157,7 +164,7 @@ impl Gate for Faulty {
                 state.names.retain(|name| name.parent() != Some(path));
             }
             Op::Unlink => {
-                let is_early = doomed(path).is_some_and(|doomed| doomed != path && state.names.contains(&doomed));
+                let is_early = doom_of(path).is_some_and(|doom| !doom.is_durable(path, &state));
                 assert!(!is_early, "{} is unlinked before its doom is durable", path.display());
                 state.names.retain(|name| !name.starts_with(path));
                 state.files.retain(|file| !file.starts_with(path));
@@ -167,10 +174,40 @@ impl Gate for Faulty {
     }
 }
 
-/// The entry of a trash that is being unlinked and has `path` in it.
-fn doomed(path: &Path) -> Option<PathBuf> {
-    let is_doomed = |p: &&Path| p.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"unlinking:"));
-    path.ancestors().find(is_doomed).map(Path::to_owned)
+/// Whether it is the name of an instance that is being unlinked.
+fn is_doomed(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"unlinking:"))
+}
+
+/// The record of snapshots that are being unlinked.
+const RECORD: &str = "unlinking.json";
+
+/// What says that something in a trash is being unlinked.
+enum Doom {
+    /// Its name there.
+    Name(PathBuf),
+    /// The record at this path, for what has this name.
+    Record(PathBuf, String),
+}
+
+impl Doom {
+    fn is_durable(&self, unlinked: &Path, state: &State) -> bool {
+        match self {
+            Self::Name(path) => path == unlinked || !state.names.contains(path),
+            Self::Record(path, name) if state.names.contains(path) => state.said.contains(name),
+            Self::Record(path, name) => std::fs::read_to_string(path).is_ok_and(|text| text.contains(name)),
+        }
+    }
+}
+
+/// What has to say so if `path` is part of something in a trash.
+fn doom_of(path: &Path) -> Option<Doom> {
+    if let Some(renamed) = path.ancestors().find(|p| is_doomed(p)) {
+        return Some(Doom::Name(renamed.to_owned()));
+    }
+    let (entry, trash) = path.ancestors().zip(path.ancestors().skip(1)).find(|(_, trash)| trash.ends_with("store/trash"))?;
+    let name = entry.file_name()?.to_string_lossy().into_owned();
+    Some(Doom::Record(trash.parent()?.join("ledger").join(RECORD), name))
 }
 
 /// Fails every call of one kind whose path ends so, until it is let go.
