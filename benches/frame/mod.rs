@@ -121,7 +121,7 @@ impl Options {
         options
     }
 
-    /// Whether a row of this name is asked for.
+    /// Whether a row of this name is asked for; a row's name and what it is measured against have ` | ` between them.
     pub fn wants(&self, what: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| what.contains(only.as_str()))
     }
@@ -135,7 +135,7 @@ impl Options {
 
     /// The same on one file system.
     pub fn measure_on(&self, kind: Kind, what: What<'_>, measure: impl Fn(&Round<'_>) -> (f64, f64)) {
-        if !self.wants(what.what) || !self.kinds.contains(&kind) {
+        if !self.wants(&format!("{} | {}", what.what, what.against)) || !self.kinds.contains(&kind) {
             return;
         }
         for beside in self.besides.clone() {

@@ -228,7 +228,7 @@ impl Store {
     }
 
     /// Notes snapshots in the trash as being unlinked, so that nothing can bring them back; durable on return. All that were
-    /// noted before and are there still must be among them. Returns those that are there.
+    /// noted before and are there still must be among them. One that somebody has brought back meanwhile is not there any more.
     ///
     /// # Errors
     /// [`StoreError`]; then those that were noted before are.
@@ -237,12 +237,9 @@ impl Store {
         self.fs.fsync_dir(&self.layout.trash())?;
         let record = Unlinking { format: FORMAT, entries: entries.iter().map(Trashed::name).collect() };
         write_record(&self.fs, &self.layout.unlinking(), &record)?;
-        let is_there = |entry: &&Trashed| {
-            // Whoever brings one back has its lock from its look at the record until the rename: that is over now.
-            let _snapshot = entry.snapshot().map(|id| self.lock_snapshot(&id));
-            !matches!(self.fs.stat_if_there(&entry.path), Ok(None))
-        };
-        Ok(entries.iter().filter(is_there).map(|entry| Trashed { is_doomed: true, ..entry.clone() }).collect())
+        // Whoever brings one back has its lock from its look at the record until the rename: that is over behind this.
+        entries.iter().filter_map(Trashed::snapshot).for_each(|id| drop(self.lock_snapshot(&id)));
+        Ok(entries.iter().map(|entry| Trashed { is_doomed: true, ..entry.clone() }).collect())
     }
 
     /// Nothing that was noted as being unlinked is there any more, also after a power cut: then nothing need say so.
