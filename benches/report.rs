@@ -83,8 +83,9 @@ fn replace(page: &str, name: &str, block: &str) -> String {
 
 /// One table: a line for each thing on each file system, alone and beside a writer.
 fn block(name: &str, rows: &[Row]) -> String {
-    let rounds = rows.iter().map(|row| row.rounds).min().unwrap_or(0);
-    let mut text = format!("\n    cargo bench --bench {name}\n\nMedians of {rounds}.\n\n");
+    let rounds = rows.iter().map(|row| row.rounds).max().unwrap_or(0);
+    let fewer = if rows.iter().any(|row| row.rounds < rounds) { ", or of as many as stand behind the ratio" } else { "" };
+    let mut text = format!("\n    cargo bench --bench {name}\n\nMedians of {rounds}{fewer}.\n\n");
     text += "| what | against | fs | alone | | ratio | beside 1 GiB | | ratio | wanted |\n|---|---|---|---|---|---|---|---|---|---|\n";
     let mut seen: Vec<(&str, &str, &str)> = Vec::new();
     for row in rows {
@@ -95,7 +96,10 @@ fn block(name: &str, rows: &[Row]) -> String {
         seen.push(key);
         let of = |beside| rows.iter().find(|r| (r.what.as_str(), r.against.as_str(), r.fs.as_str()) == key && r.beside == beside);
         let cells = |row: Option<&Row>| match row {
-            Some(row) => format!("{} {} | {} | **{:.2}**", number(row.ours), row.unit, number(row.other), row.ratio),
+            Some(row) => {
+                let fewer = if row.rounds < rounds { format!(" ({})", row.rounds) } else { String::new() };
+                format!("{} {} | {} | **{:.2}**{fewer}", number(row.ours), row.unit, number(row.other), row.ratio)
+            }
             None => "| | ".to_owned(),
         };
         let wanted = row.wanted.map_or(String::new(), |w| if w < 0.0 { format!("≥ {:.2}", -w) } else { format!("≤ {w:.2}") });
