@@ -76,14 +76,15 @@ impl Reclaim {
         let _one = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
         let layout = &self.store.layout;
         let (trash, root_trash) = (layout.trash(), layout.root_trash());
-        // Where it cannot be told what of them is half gone, no snapshots go; instances do.
+        // Where it cannot be told what of them is half gone, no snapshots go; instances do when their grace is over.
         let (snapshots, unknown) = self.store.trash_entries(&trash).map_or_else(|e| (Vec::new(), Some(e)), |entries| (entries, None));
         let instances = if self.store.prove_root().is_ok() { self.store.trash_entries(&root_trash)? } else { Vec::new() };
         if self.store.prove_root().is_ok() {
             let paced = rules.pace.clone().map_or_else(|| self.store.fs.clone(), |pace| self.store.fs.paced(pace));
             self.forks.pool().clear(&paced);
         }
-        let excess = self.excess(rules, &snapshots, &instances);
+        // Nor are instances to go early in their place.
+        let excess = if unknown.is_none() { self.excess(rules, &snapshots, &instances) } else { HashSet::new() };
         let mut swept = Swept::default();
         let mut is_due = |entry: &Trashed| {
             let left = self.store.grace_left(entry, grace_of(entry, rules));

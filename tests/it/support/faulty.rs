@@ -174,7 +174,7 @@ impl Gate for Faulty {
     }
 }
 
-/// Whether it is the name of an instance that is being unlinked.
+/// Whether it is the name of something that was doomed by its name.
 fn is_doomed(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"unlinking:"))
 }
