@@ -10,7 +10,7 @@ use crate::config::ForkConfig;
 use crate::snapshot::copy::{Flow, NoProgress, Progress};
 use crate::snapshot::materialize::{MaterializeContext, MaterializeError, Materialized, MemoryUsed, materialize};
 use crate::store::fs::sys::WHOLE;
-use crate::store::fs::{Below, Fs};
+use crate::store::fs::{Below, Commits, Fs};
 use crate::store::instances::ForkRecord;
 use crate::store::layout::Layout;
 use crate::store::manifest::{Entry, FORMAT, Node, TextPath};
@@ -217,8 +217,8 @@ fn entries<'r>(recipe: &'r Recipe, target: &Path) -> Cow<'r, [Entry]> {
 }
 
 /// Step 2 for each fork by itself, first half: the data of what is new, which the kernel only begins to write, or which is waited
-/// for.
-pub(super) fn write_back(fs: &Fs, staged: &Path, built: &Built, wait: bool) -> Result<(), ForkError> {
+/// for as the file system's commits want it.
+pub(super) fn write_back(fs: &Fs, staged: &Path, built: &Built, wait: Option<Commits>) -> Result<(), ForkError> {
     let mut below = Below::open(fs, staged)?;
     let record = Layout::fork_record_in(Path::new(""));
     let files: Vec<&Path> = match &built.fresh {
@@ -227,12 +227,15 @@ pub(super) fn write_back(fs: &Fs, staged: &Path, built: &Built, wait: bool) -> R
     };
     for path in files {
         let file = fs.open_file(below.place(path)?)?;
-        if wait { fs.write_back(&file, &below.path_of(path))? } else { fs.begin_writing(&file, WHOLE) }
+        match wait {
+            None => fs.begin_writing(&file, WHOLE),
+            Some(commits) => fs.write_back(&file, &below.path_of(path), commits)?,
+        }
     }
     Ok(())
 }
 
-/// Second half: waits until each file and directory that is new is durable.
+/// Second half, where commits have no order: waits until each file and directory that is new is durable.
 pub(super) fn sync(fs: &Fs, staged: &Path, built: &Built) -> Result<(), ForkError> {
     match &built.fresh {
         Fresh::All => sync_all(fs, staged, &built.recipe, built.memory),

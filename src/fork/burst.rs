@@ -1,5 +1,5 @@
 //! The protocols *build* and *fail*: a burst does each step for all before the next. 1 build in staging; 2 sync; 3 rename
-//! all; 4 journal `publishing`; 5 sync the parent; 6 `done`. Nothing is visible before it is durable.
+//! all; 4 journal `publishing`; 5 sync the parent; 6 `done`. No name is durable before what is behind it (`durable.rs`).
 //!
 //! After step 3 a start finds the fork in its place by its id, or in staging and makes it anew; after step 4 it finishes it
 //! from either; and once it has been finished, also if the fork is gone again by then. That is why `publishing` comes before
@@ -7,6 +7,7 @@
 //! is not written by itself.
 
 use super::build::{self, Built, Crew};
+use super::durable::{Done, Synced};
 use super::queue::{Record, Request};
 use super::thaw::{Lane, Source, Todo};
 use super::{ForkError, Forks};
@@ -14,13 +15,11 @@ use crate::event::Event;
 use crate::ids::{ForkId, SnapshotId};
 use crate::snapshot::copy::copy_threads;
 use crate::store::RootProof;
-use crate::store::fs::{Dir, FsError};
-use crate::store::syncing::{Costs, Way};
 use chrono::{DateTime, Utc};
 use std::collections::HashMap;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tracing::{Span, debug_span};
 
 /// No burst is larger: what comes meanwhile makes the next one.
@@ -35,8 +34,6 @@ pub struct BurstReport {
     pub failed: usize,
 }
 
-/// A request whose fork is built.
-type Done = (Request, Built);
 /// A request whose attempt failed.
 type Undone = (Request, ForkError);
 /// What became of one request in a burst.
@@ -125,17 +122,20 @@ impl Forks {
         let since = self.store.fs.open_dir(&self.store.layout.fork_staging());
         let mut sorted = self.sort_by_memory(requests, lane);
         let outcomes = self.build_all(std::mem::take(&mut sorted.ready), &sorted.sources, cancelled, &burst);
-        let (mut built, mut failed) = split(outcomes);
+        let (built, mut failed) = split(outcomes);
         failed.append(&mut sorted.failed);
         for (request, _) in failed.extract_if(.., |(_, e)| is_cancelled(e)) {
             // No failure: it is queued again by the next start, which also removes what this cannot.
             let _ = self.store.fs.remove_tree(&self.store.layout.staged_fork(&request.id));
         }
-        if let Err(e) = debug_span!("sync").in_scope(|| self.sync(&built, since)) {
-            let why = e.to_string();
-            failed.extend(built.drain(..).map(|(r, _)| (r, ForkError::Journal(why.clone()))));
-        }
-        let done = debug_span!("publish").in_scope(|| self.publish(built, &mut failed))?;
+        let done = match debug_span!("sync").in_scope(|| self.sync(&built, since)) {
+            Ok(synced) => debug_span!("publish").in_scope(|| self.publish(built, &synced, &mut failed))?,
+            Err(e) => {
+                let why = e.to_string();
+                failed.extend(built.into_iter().map(|(r, _)| (r, ForkError::Journal(why.clone()))));
+                0
+            }
+        };
         let report = self.fail(failed, Some(&proof))?;
         Ok((BurstReport { done, ..report }, sorted.has_waiting))
     }
@@ -187,37 +187,8 @@ impl Forks {
         })
     }
 
-    /// Step 2, the way that is likely to take less; what it took is remembered.
-    fn sync(&self, built: &[Done], since: Result<Dir, FsError>) -> Result<(), ForkError> {
-        if built.is_empty() {
-            return Ok(());
-        }
-        let fs = &self.store.fs;
-        let dirty = fs.dirty_mib();
-        let count = built.iter().map(|(_, built)| build::count(built)).sum();
-        let way = self.sync_costs().choose(count, dirty);
-        let began = Instant::now();
-        match way {
-            Way::Each => {
-                let staged = |request: &Request| self.store.layout.staged_fork(&request.id);
-                // All data first: what the first sync commits of the log takes the metadata of the others along.
-                for wait in [false, true] {
-                    built.iter().try_for_each(|(request, built)| build::write_back(fs, &staged(request), built, wait))?;
-                }
-                built.iter().try_for_each(|(request, built)| build::sync(fs, &staged(request), built))?;
-            }
-            Way::Whole => fs.syncfs(&since?)?,
-        }
-        self.sync_costs().learn(way, count, dirty, began.elapsed());
-        Ok(())
-    }
-
-    fn sync_costs(&self) -> std::sync::MutexGuard<'_, Costs> {
-        self.sync_costs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Steps 3 to 6, and the event. Those whose name was taken meanwhile are added to `failed`.
-    fn publish(&self, built: Vec<Done>, failed: &mut Vec<Undone>) -> Result<usize, ForkError> {
+    fn publish(&self, built: Vec<Done>, synced: &Synced, failed: &mut Vec<Undone>) -> Result<usize, ForkError> {
         if built.is_empty() {
             return Ok(0);
         }
@@ -231,7 +202,7 @@ impl Forks {
                 Err(_) => self.unsettled.store(true, Ordering::SeqCst),
             }
         }
-        self.settle(&visible).inspect_err(|_| self.unsettled.store(true, Ordering::SeqCst))?;
+        self.settle(&visible, synced).inspect_err(|_| self.unsettled.store(true, Ordering::SeqCst))?;
         let now = self.store.clock.now();
         self.state().commit_later(visible.iter().map(|(r, _)| Record::Done { id: r.id.clone(), at: now }).collect())?;
         self.changed.notify_all();
@@ -257,14 +228,6 @@ impl Forks {
             waited_ms: millis(finished),
             queued_ms: millis(request.started_at.unwrap_or(finished)),
         });
-    }
-
-    /// Steps 4 and 5: what is visible is durable.
-    fn settle(&self, visible: &[Done]) -> Result<(), ForkError> {
-        let publishing =
-            |(r, b): &Done| Record::Publishing { id: r.id.clone(), memory: b.memory_text(), disk: b.disk_text(), started_at: r.started_at };
-        self.state().commit(visible.iter().map(publishing).collect())?;
-        Ok(self.store.fs.fsync_dir(self.store.layout.instances())?)
     }
 
     /// The protocol *fail*: the staging goes, then the journal says so, then the ref is dropped. An attempt that will

@@ -6,6 +6,7 @@
 mod accept;
 mod build;
 mod burst;
+mod durable;
 pub(crate) mod group;
 pub mod pool;
 pub mod queue;
@@ -131,7 +132,7 @@ pub struct Forks {
     has_scanned: std::sync::atomic::AtomicBool,
     root_was_lost: std::sync::atomic::AtomicBool,
     fell_back: std::sync::atomic::AtomicU64,
-    sync_costs: Mutex<crate::store::syncing::Costs>,
+    durability: Mutex<durable::Durability>,
     /// Ends a wait for news of the root.
     waker: crate::store::watch::Waker,
     /// Who is told when forks have let go of their snapshots.
@@ -231,7 +232,7 @@ impl Forks {
             has_scanned: std::sync::atomic::AtomicBool::new(false),
             root_was_lost: std::sync::atomic::AtomicBool::new(false),
             fell_back: std::sync::atomic::AtomicU64::new(0),
-            sync_costs: Mutex::default(),
+            durability: Mutex::default(),
             released: watching::Released::default(),
             waker: crate::store::watch::Waker::default(),
             bursts_ended: std::sync::atomic::AtomicU64::new(0),

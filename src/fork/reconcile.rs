@@ -224,7 +224,7 @@ impl Forks {
         }
         let finished = records.len() as u64;
         if finished > 0 {
-            self.store.fs.fsync_dir(self.store.layout.instances())?;
+            self.settle_names()?;
             self.conclude(records, proof)?;
             // Whether the last process came to say so is not known.
             unfinished.iter().filter_map(|r| self.request(&r.id)).for_each(|r| self.report_created(&r, false, None));

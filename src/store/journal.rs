@@ -182,13 +182,22 @@ impl<R: Serialize + for<'de> Deserialize<'de>> Journal<R> {
     /// [`JournalError`]. After an I/O failure it is not known whether the frame will be found after a restart,
     /// and every later call fails.
     pub fn append(&mut self, records: &[R]) -> Result<(), JournalError> {
+        self.append_before(records, |_, _| Ok(()))
+    }
+
+    /// The same, with something to be done between writing and syncing, which may make the sync cheap: it is given the file and its path.
+    ///
+    /// # Errors
+    /// Those of [`Journal::append`]; a failure in between counts as one of the sync.
+    pub fn append_before(&mut self, records: &[R], then: impl FnOnce(&File, &Path) -> Result<(), FsError>) -> Result<(), JournalError> {
         let all: Vec<&R> = self.deferred.iter().chain(records).collect();
         if all.is_empty() {
             return Ok(());
         }
         self.usable()?;
         let bytes = frame(&self.path, &all)?;
-        let written = self.fs.write_all(&self.file, &self.path, &bytes).and_then(|()| self.fs.fdatasync(&self.file, &self.path));
+        let written = self.fs.write_all(&self.file, &self.path, &bytes).and_then(|()| then(&self.file, &self.path));
+        let written = written.and_then(|()| self.fs.fdatasync(&self.file, &self.path));
         if let Err(e) = written {
             self.poisoned = Some(e.to_string());
             return Err(e.into());

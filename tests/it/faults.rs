@@ -13,6 +13,7 @@
 use crate::support::faulty::Fault;
 use crate::support::sweep::{Live, Row, Scene, Told, sweep};
 use snapkeep::ids::HoldName;
+use snapkeep::store::fs::Commits;
 use std::time::Duration;
 
 /// The table: an operation more is a line more.
@@ -20,6 +21,7 @@ const ROWS: &[Row] = &[
     Row { name: "take", prepare: nothing, act: take, check: taken, from_start: false, keeps_source: true },
     Row { name: "take_many", prepare: with_many_files, act: take, check: taken, from_start: false, keeps_source: true },
     Row { name: "fork", prepare: nothing, act: fork, check: forked, from_start: false, keeps_source: true },
+    Row { name: "fork, in order", prepare: in_order, act: fork, check: forked, from_start: false, keeps_source: true },
     Row { name: "hold", prepare: nothing, act: hold, check: held, from_start: false, keeps_source: true },
     Row { name: "release", prepare: with_hold, act: release, check: released, from_start: false, keeps_source: true },
     Row { name: "expiring", prepare: nothing, act: expire, check: expiring, from_start: false, keeps_source: true },
@@ -29,6 +31,11 @@ const ROWS: &[Row] = &[
 ];
 
 fn nothing(_: &Scene) {}
+
+/// As on xfs, and on ext4 with a journal.
+fn in_order(scene: &Scene) {
+    *scene.commits.lock().unwrap() = Commits::InOrder;
+}
 
 fn take(scene: &Scene, live: &Live) -> Result<(), String> {
     let id = live.take("a").map_err(|e| e.to_string())?;

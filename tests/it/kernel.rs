@@ -29,6 +29,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("fsync", &["EIO"]),
     ("fdatasync", &["EIO"]),
     ("syncfs", &["EIO"]),
+    ("sync_file_range", &["EIO"]),
     ("mkdirat", &["EIO", "ENOSPC"]),
     ("unlinkat", &["EIO"]),
     ("pwrite64", &["EIO", "ENOSPC"]),

@@ -44,6 +44,7 @@ mod planning;
 mod pool;
 mod pool_faults;
 mod powercut;
+mod powercut_steps;
 mod quarantine;
 mod quiet;
 mod race;

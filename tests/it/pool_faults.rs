@@ -13,7 +13,7 @@ use crate::faults::sweep_all;
 use crate::support::NEVER;
 use crate::support::sweep::{CONFIG, Live, Row, Scene, Told};
 use snapkeep::fork::pool::Turn;
-use snapkeep::store::fs::Fs;
+use snapkeep::store::fs::{Commits, Fs};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -24,6 +24,7 @@ use std::time::Duration;
 const ROWS: &[Row] = &[
     Row { name: "pool, fill", prepare: with_rule, act: fill, check: filled, from_start: false, keeps_source: true },
     Row { name: "pool, fork", prepare: with_pool, act: fork, check: forked, from_start: false, keeps_source: true },
+    Row { name: "pool, fork in order", prepare: with_pool_in_order, act: fork, check: forked, from_start: false, keeps_source: true },
     Row { name: "pool, start and fork", prepare: with_leftovers, act: fork, check: forked, from_start: true, keeps_source: true },
     Row { name: "pool, remove", prepare: with_pool, act: remove, check: removed, from_start: false, keeps_source: true },
     Row { name: "pool, drop", prepare: without_rule, act: drop_all, check: dropped, from_start: false, keeps_source: true },
@@ -43,6 +44,12 @@ fn with_rule(scene: &Scene) {
 fn with_pool(scene: &Scene) {
     with_rule(scene);
     fill(scene, &scene.start(Fs::real()).unwrap()).unwrap();
+}
+
+/// As on xfs, and on ext4 with a journal.
+fn with_pool_in_order(scene: &Scene) {
+    with_pool(scene);
+    *scene.commits.lock().unwrap() = Commits::InOrder;
 }
 
 fn without_rule(scene: &Scene) {

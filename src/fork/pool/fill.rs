@@ -271,6 +271,8 @@ impl Forks {
         };
         let tree = materialize(&context, &blank_entries(recipe), path).map_err(why_not)?;
         sync_all(fs, path, recipe, tree.memory)?;
+        // The references to shared extents that it made are counted when they are committed: not at the cost of the next fork.
+        self.settle_transaction()?;
         Ok(tree)
     }
 

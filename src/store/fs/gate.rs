@@ -1,5 +1,6 @@
 //! What stands before every write-like call: nothing in the program, a fault in tests.
 
+use super::Commits;
 use nix::errno::Errno;
 use std::fmt;
 use std::path::Path;
@@ -18,6 +19,8 @@ pub enum Op {
     Truncate,
     Reflink,
     Fsync,
+    WriteOut,
+    Commit,
     Unlink,
     SetMeta,
     Open,
@@ -39,6 +42,8 @@ impl fmt::Display for Op {
             Self::Truncate => "set the length of",
             Self::Reflink => "reflink to",
             Self::Fsync => "sync",
+            Self::WriteOut => "write out",
+            Self::Commit => "commit",
             Self::Unlink => "remove",
             Self::SetMeta => "set the attributes of",
             Self::Open => "open",
@@ -62,6 +67,11 @@ pub trait Gate: Send + Sync + fmt::Debug {
     fn takes(&self, path: &Path, len: usize) -> usize {
         let _ = path;
         len
+    }
+
+    /// How the file system behind it is to be taken to commit.
+    fn commits(&self) -> Commits {
+        Commits::Anyhow
     }
 
     /// A call that only looks is about to be made.

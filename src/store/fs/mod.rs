@@ -9,6 +9,7 @@ mod beneath;
 mod cache;
 mod gate;
 mod mounts;
+mod order;
 mod pace;
 mod place;
 mod rate;
@@ -22,6 +23,7 @@ mod walk;
 pub use below::Below;
 pub use cache::Absent;
 pub use gate::{FailNth, Gate, Op, StopAfter};
+pub use order::{Commits, FileSystem};
 pub use pace::Pace;
 pub use place::{Dir, Place};
 pub use rate::CopyRate;
@@ -303,16 +305,6 @@ impl Fs {
             // A sandbox that does not know the call.
             Err(e) if matches!(e.source, Errno::ENOSYS | Errno::EPERM) => self.fdatasync(file, path),
             done => done,
-        }
-    }
-
-    /// Waits until a file's data is on the disk, or in its cache. Nothing is durable by that, so no gate is asked; but a failure
-    /// counts, for the sync behind it may not hear of it again.
-    pub fn write_back(&self, file: &File, path: &Path) -> Result<()> {
-        match sys::write_out(file) {
-            // A sandbox that does not know the call: the sync does it all.
-            Ok(()) | Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
-            Err(source) => Err(FsError { op: Op::Fsync, path: path.to_owned(), source }),
         }
     }
 

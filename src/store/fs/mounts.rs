@@ -11,7 +11,8 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
-const TABLE: &str = "/proc/self/mountinfo";
+/// Of this thread: it may have a mount namespace of its own.
+const TABLE: &str = "/proc/thread-self/mountinfo";
 
 /// The mount points, read again only when the kernel says that they have changed: it formats all of them for each reading.
 #[derive(Debug, Default)]
@@ -50,6 +51,49 @@ fn has_changed(table: &File) -> io::Result<bool> {
     Ok(nix::poll::poll(&mut fds, PollTimeout::ZERO)? > 0)
 }
 
+/// What is mounted somewhere.
+pub(super) struct Mount {
+    /// The file system's type.
+    pub(super) kind: String,
+    /// `major:minor` of its device.
+    device: String,
+    options: String,
+}
+
+impl Mount {
+    /// Options of the file system, not of this mount of it.
+    pub(super) fn options(&self) -> impl Iterator<Item = &str> {
+        self.options.split(',')
+    }
+
+    /// Whether it is an ext4 with a journal that is a file of its own: such a one is in procfs as device and inode.
+    pub(super) fn has_own_journal(&self) -> bool {
+        let device = std::fs::read_link(format!("/sys/dev/block/{}", self.device)).ok();
+        let name = device.as_deref().and_then(std::path::Path::file_name).map(|name| name.to_string_lossy().into_owned());
+        name.is_some_and(|name| std::fs::metadata(format!("/proc/fs/jbd2/{name}-{JOURNAL_INODE}")).is_ok())
+    }
+}
+
+/// `EXT4_JOURNAL_INO` (Documentation/filesystems/ext4/special_inodes.rst).
+const JOURNAL_INODE: u32 = 8;
+
+/// What an open directory is on; `None` if that cannot be told.
+pub(super) fn of(dir: &Dir) -> Option<Mount> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", dir.as_fd().as_raw_fd())).ok()?;
+    let id = info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().to_owned();
+    let table = std::fs::read(TABLE).ok()?;
+    table.split(|b| *b == b'\n').map(String::from_utf8_lossy).find_map(|line| mount_on(&line, &id))
+}
+
+/// What a line of the table says, if it is the one with this id (proc_pid_mountinfo(5)).
+fn mount_on(line: &str, id: &str) -> Option<Mount> {
+    let (before, behind) = line.split_once(" - ")?;
+    let (mut before, mut behind) = (before.split(' '), behind.split(' '));
+    (before.next() == Some(id)).then_some(())?;
+    let device = before.nth(1)?.to_owned();
+    Some(Mount { kind: behind.next()?.to_owned(), device, options: behind.nth(1).unwrap_or_default().to_owned() })
+}
+
 impl Fs {
     /// The first mount point below an open directory, if there is one.
     ///
@@ -78,4 +122,18 @@ fn unescaped(text: &[u8]) -> PathBuf {
         }
     }
     PathBuf::from(OsString::from_vec(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_table_says_type_device_and_options_of_the_mount_that_is_asked_for() {
+        let line = "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 shared:2 - xfs /dev/loop0 rw,attr2,logdev=/dev/loop1";
+        let mount = mount_on(line, "36").unwrap();
+        assert_eq!((mount.kind.as_str(), mount.device.as_str()), ("xfs", "98:0"));
+        assert!(mount.options().any(|option| option == "logdev=/dev/loop1"));
+        assert!(mount_on(line, "35").is_none() && mount_on("", "36").is_none());
+    }
 }

@@ -66,6 +66,41 @@ pub fn write_out(file: &File) -> nix::Result<()> {
     Errno::result(rc).map(drop)
 }
 
+/// Waits until the extents of what was written to a file are where the file system commits them from (FIEMAP with
+/// `FIEMAP_FLAG_SYNC`, Documentation/filesystems/fiemap.rst), without asking for any.
+///
+/// # Errors
+/// EIO and ENOSPC where something could not be written, EOPNOTSUPP or ENOTTY where there are no extents.
+pub fn settle_extents(file: &File) -> nix::Result<()> {
+    let extents = [Extent::default(); EXTENTS];
+    let mut map = Fiemap { start: BEYOND, length: 1, flags: FIEMAP_FLAG_SYNC, mapped: 0, count: 0, reserved: 0, extents };
+    // SAFETY: the descriptor is open, and `map` says that it has room for no extent.
+    let rc = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FIEMAP, &raw mut map) };
+    Errno::result(rc).map(drop)
+}
+
+/// Commits a btrfs's running transaction and waits for it (btrfs-ioctl(2), `BTRFS_IOC_START_SYNC`, `BTRFS_IOC_WAIT_SYNC`).
+/// Unlike syncfs(2) and `BTRFS_IOC_SYNC` it writes no data.
+///
+/// # Errors
+/// ENOTTY elsewhere; EIO and EROFS where the transaction was given up.
+pub fn commit(dir: &impl AsRawFd) -> nix::Result<()> {
+    let mut transaction = 0_u64;
+    // SAFETY: the descriptor is open, and the argument is a number that the kernel writes to.
+    Errno::result(unsafe { libc::ioctl(dir.as_raw_fd(), BTRFS_IOC_START_SYNC, &raw mut transaction) })?;
+    // SAFETY: as above; the kernel reads it.
+    Errno::result(unsafe { libc::ioctl(dir.as_raw_fd(), BTRFS_IOC_WAIT_SYNC, &raw mut transaction) }).map(drop)
+}
+
+/// `_IOR(0x94, 24, __u64)` (linux/btrfs.h).
+const BTRFS_IOC_START_SYNC: libc::Ioctl = 0x8008_9418_u32 as libc::Ioctl;
+/// `_IOW(0x94, 22, __u64)` (linux/btrfs.h).
+const BTRFS_IOC_WAIT_SYNC: libc::Ioctl = 0x4008_9416_u32 as libc::Ioctl;
+/// linux/fiemap.h: write and wait before looking; of the whole file, whatever the stretch that is asked for.
+const FIEMAP_FLAG_SYNC: u32 = 0x1;
+/// No file is so long: there is no extent to be told of.
+const BEYOND: u64 = 1 << 62;
+
 /// A file as it would be mapped, to ask which of its pages are in the page cache; never read or written through.
 pub struct Mapped {
     at: *mut libc::c_void,

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub, reason = "support of tests and benches: each uses a part, and may panic")]
 
 use nix::errno::Errno;
-use snapkeep::store::fs::{Fs, Gate, Op};
+use snapkeep::store::fs::{Commits, Fs, Gate, Op};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -24,6 +24,11 @@ pub struct Counts {
 }
 
 impl Gate for Tally {
+    /// As on xfs, and on ext4 with a journal.
+    fn commits(&self) -> Commits {
+        Commits::InOrder
+    }
+
     fn before(&self, op: Op, path: &Path) -> Result<(), Errno> {
         // A write comes by with its length, right before this.
         if op != Op::Write {

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, dead_code, unreachable_pub, reason = "support of tests")]
 
 use nix::errno::Errno;
-use snapkeep::store::fs::{Gate, Op};
+use snapkeep::store::fs::{Commits, Gate, Op};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,6 +55,8 @@ struct State {
     /// Names made, and files written to, that no sync has made durable yet.
     names: BTreeSet<PathBuf>,
     files: BTreeSet<PathBuf>,
+    /// Of the files, those that are written out: where commits have an order, durable with whatever comes behind that.
+    written_out: BTreeSet<PathBuf>,
 }
 
 /// The gate: the nth call from when it is armed goes wrong.
@@ -62,12 +64,13 @@ struct State {
 pub struct Faulty {
     fault: Fault,
     n: u64,
+    commits: Commits,
     state: Mutex<State>,
 }
 
 impl Faulty {
-    pub fn new(fault: Fault, n: u64) -> Self {
-        Self { fault, n, state: Mutex::default() }
+    pub fn new(fault: Fault, n: u64, commits: Commits) -> Self {
+        Self { fault, n, commits, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -105,9 +108,27 @@ impl Faulty {
         state.names.clear();
         state.files.clear();
     }
+
+    /// A fork that gets its name must be such that no power cut leaves the name without what is behind it.
+    fn check_published(&self, path: &Path, state: &State) {
+        let Some(root) = path.parent().filter(|root| root.join(".snapkeep/root").exists()) else { return };
+        let Ok(record) = std::fs::read_to_string(path.join(".snapkeep/fork.json")) else { return };
+        let Ok(record) = serde_json::from_str::<serde_json::Value>(&record) else { return };
+        let staged = root.join(".snapkeep/staging").join(record["fork_id"].as_str().unwrap());
+        let is_in_order = self.commits != Commits::Anyhow;
+        let is_late = |file: &&PathBuf| file.starts_with(&staged) && !(is_in_order && state.written_out.contains(*file));
+        let files: Vec<_> = state.files.iter().filter(is_late).collect();
+        assert!(files.is_empty(), "{} is published before these are written: {files:?}", path.display());
+        let names: Vec<_> = state.names.iter().filter(|name| name.starts_with(&staged) && **name != staged && !is_in_order).collect();
+        assert!(names.is_empty(), "{} is published before these are durable: {names:?}", path.display());
+    }
 }
 
 impl Gate for Faulty {
+    fn commits(&self) -> Commits {
+        self.commits
+    }
+
     fn before(&self, op: Op, path: &Path) -> Result<(), Errno> {
         let mut state = self.state();
         state.is_there = op == Op::Create && path.exists();
@@ -157,8 +178,21 @@ impl Gate for Faulty {
         let mut state = self.state();
         match op {
             Op::Create if state.is_there => {}
+            Op::Rename if state.is_armed => {
+                self.check_published(path, &state);
+                state.names.insert(path.to_owned());
+            }
             Op::Mkdir | Op::Symlink | Op::Link | Op::Rename | Op::Create => drop(state.names.insert(path.to_owned())),
-            Op::Write | Op::Truncate | Op::Reflink => drop(state.files.insert(path.to_owned())),
+            Op::Write | Op::Truncate | Op::Reflink => {
+                state.written_out.remove(path);
+                state.files.insert(path.to_owned());
+            }
+            Op::WriteOut => drop(state.written_out.insert(path.to_owned())),
+            Op::Commit => {
+                let State { names, files, written_out, .. } = &mut *state;
+                names.clear();
+                files.retain(|file| !written_out.contains(file));
+            }
             Op::Fsync => {
                 state.files.remove(path);
                 state.names.retain(|name| name.parent() != Some(path));

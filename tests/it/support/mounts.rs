@@ -4,6 +4,7 @@
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_macros,
+    clippy::unwrap_used,
     unsafe_code,
     dead_code,
     unreachable_pub,
@@ -68,11 +69,56 @@ pub struct Mounted {
     _dir: tempfile::TempDir,
 }
 
+/// A file system whose disk is a file that can be cloned in a moment, whatever is being written.
+#[derive(Debug)]
+pub struct Clonable {
+    /// The file system.
+    pub mounted: Mounted,
+    // Unmounted behind it.
+    _below: Mounted,
+}
+
+/// A fresh file system on a disk that can be cloned, or `None` after a line that says what is missing.
+pub fn clonable(kind: Kind) -> Option<Clonable> {
+    let below = mounted(Kind::Xfs, 4 * Kind::SMALLEST)?;
+    match try_mounted_in(kind, Kind::SMALLEST, &below.path) {
+        Ok(mounted) => Some(Clonable { mounted, _below: below }),
+        Err(why) => {
+            eprintln!("skipped: {kind}: {why}");
+            None
+        }
+    }
+}
+
+impl Clonable {
+    /// Where the disk is: beside it clones of it find room.
+    pub fn disk(&self) -> PathBuf {
+        self.mounted.path.with_file_name("image")
+    }
+
+    /// Unmounts the file system and mounts it as it was when its disk was cloned to `clone`, which becomes the disk. Nobody may have a
+    /// file open there.
+    pub fn as_of(&mut self, clone: &Path) -> Result<(), String> {
+        unmount(&self.mounted.path)?;
+        std::fs::rename(clone, self.disk()).map_err(|e| format!("cannot take {}: {e}", clone.display()))?;
+        attach(self.mounted.kind.ok_or("it has no image")?, &self.mounted.path)
+    }
+}
+
+/// Clones the disk at `disk`: the clone is what a power cut would leave of it now, with all that was written in the disk's own cache.
+pub fn clone_disk(disk: &Path, clone: &Path) {
+    use std::os::fd::AsRawFd as _;
+    let (from, to) = (File::open(disk).unwrap(), File::create_new(clone).unwrap());
+    // SAFETY: both descriptors are open for the length of the call, and FICLONE takes a descriptor by value.
+    let rc = unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONE, from.as_raw_fd()) };
+    nix::errno::Errno::result(rc).unwrap();
+}
+
 impl Mounted {
     /// Unmounts it and mounts the same image again, as after a power cut. Nobody may have a file open there.
     pub fn again(&mut self) -> Result<(), String> {
         let kind = self.kind.ok_or("it has no image")?;
-        umount2(&self.path, MntFlags::empty()).map_err(|e| format!("cannot unmount {}: {e}", self.path.display()))?;
+        unmount(&self.path)?;
         attach(kind, &self.path)
     }
 
@@ -106,19 +152,37 @@ pub fn mounted(kind: Kind, size: u64) -> Option<Mounted> {
 
 /// As [`mounted`], with the reason why not.
 pub fn try_mounted(kind: Kind, size: u64) -> Result<Mounted, String> {
+    try_mounted_in(kind, size, &std::env::temp_dir())
+}
+
+/// The same, with its image below this directory.
+fn try_mounted_in(kind: Kind, size: u64, parent: &Path) -> Result<Mounted, String> {
     if !nix::unistd::geteuid().is_root() {
         return Err("not root, so no loop devices and no mounts".to_owned());
     }
     let (mkfs, options) = kind.mkfs();
     let mkfs = tool(mkfs)?;
     private_namespace()?;
-    let dir = tempfile::Builder::new().prefix("snapkeep-mount-").tempdir().map_err(|e| format!("no temporary directory: {e}"))?;
+    let dir = tempfile::Builder::new().prefix("snapkeep-mount-").tempdir_in(parent).map_err(|e| format!("no temporary directory: {e}"))?;
     let (image, path) = (dir.path().join("image"), dir.path().join("mnt"));
     let made = File::create_new(&image).and_then(|file| file.set_len(size)).and_then(|()| std::fs::create_dir(&path));
     made.map_err(|e| format!("cannot make an image: {e}"))?;
     run(Command::new(&mkfs).args(options).arg(&image))?;
     attach(kind, &path)?;
     Ok(Mounted { path, kind: Some(kind), _dir: dir })
+}
+
+/// Unmounts what nobody has a file open on. A process that another test starts has copies of ours until it is another program.
+fn unmount(path: &Path) -> Result<(), String> {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    loop {
+        match umount2(path, MntFlags::empty()) {
+            Err(nix::errno::Errno::EBUSY) if std::time::Instant::now() < deadline => {
+                std::thread::sleep(std::time::Duration::from_millis(5))
+            }
+            done => return done.map_err(|e| format!("cannot unmount {}: {e}", path.display())),
+        }
+    }
 }
 
 /// Mounts the image beside the mount point `path`, on a loop device that goes with the mount.

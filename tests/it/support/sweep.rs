@@ -19,7 +19,7 @@ use snapkeep::fork::queue::{Request, RequestState};
 use snapkeep::ids::{HoldName, SnapshotId};
 use snapkeep::reclaim::Reclaim;
 use snapkeep::snapshot::copy::{Flow, NoProgress};
-use snapkeep::store::fs::Fs;
+use snapkeep::store::fs::{Commits, Fs};
 use snapkeep::store::{Refs, Store};
 use snapkeep::worker::verify::verify;
 use snapkeep::worker::view::Finding;
@@ -87,6 +87,8 @@ pub struct Scene {
     pub config: Mutex<&'static str>,
     /// Listing of `a` that a row works for.
     pub wanted: Mutex<Vec<String>>,
+    /// How the file system is to be taken to commit.
+    pub commits: Mutex<Commits>,
     /// Whether the harness has emptied the trash.
     pub swept: AtomicBool,
 }
@@ -137,6 +139,7 @@ impl Scene {
             accepted: Mutex::default(),
             config: Mutex::new(CONFIG),
             wanted: Mutex::default(),
+            commits: Mutex::default(),
             swept: AtomicBool::new(false),
         }
     }
@@ -342,7 +345,7 @@ fn point(row: &Row, faults: &[(Fault, u64)]) -> Option<String> {
     let mut hit = None;
     let mut told = Told::Nothing;
     for (fault, n) in faults {
-        let gate = Arc::new(Faulty::new(*fault, *n));
+        let gate = Arc::new(Faulty::new(*fault, *n, *scene.commits.lock().unwrap()));
         if row.from_start {
             gate.arm();
         }

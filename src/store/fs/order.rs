@@ -1,0 +1,127 @@
+//! In which order a file system makes things durable, and what of a tree that is to appear whole need not be synced for it.
+//!
+//! A rename must not reach the disk before what is behind the name. A sync of each file sees to that, on any file system. Where
+//! changes of metadata are committed in the order in which they were made, less does: once a file's data is written, and with it
+//! the metadata that says where it is, no commit has a rename that comes later and lacks that. Then one commit behind the
+//! rename makes name and contents durable at once.
+//!
+//! * xfs (Documentation/filesystems/xfs/xfs-delayed-logging-design.rst) and ext4 with a journal
+//!   (Documentation/filesystems/ext4/journal.rst): the log is one sequence, and a sync of a directory commits it up to the
+//!   directory's last change. Writing back ends behind the change of metadata that follows from it.
+//! * btrfs: a transaction is durable as a whole, but writing back ends before the extents are in it; FIEMAP with
+//!   `FIEMAP_FLAG_SYNC` waits for that (since Linux 6.9 in any case). And a sync may commit one inode alone, through the log
+//!   tree; the ioctls of btrfs-ioctl(2) commit the transaction.
+
+use super::{Dir, Fs, FsError, Op, Result, sys};
+use nix::errno::Errno;
+use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, fstatfs};
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+/// How changes of metadata become durable.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Commits {
+    /// Nothing is known about it: each file is to be synced before a rename is made that shows it.
+    #[default]
+    Anyhow,
+    /// In the order in which they were made.
+    InOrder,
+    /// In transactions, of which all or nothing is durable.
+    Whole,
+}
+
+/// A file system by what is seen of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileSystem {
+    device: u64,
+    kind: i128,
+    blocks: u64,
+}
+
+/// The first Linux of which it is known that FIEMAP waits on btrfs.
+const WAITS_ON_BTRFS: (u32, u32) = (6, 9);
+
+impl Fs {
+    /// How the file system of an open directory commits. A look, and no promise: whoever cannot look is told
+    /// [`Commits::Anyhow`]. A gate says it itself.
+    #[must_use]
+    pub fn commits(&self, dir: &Dir) -> Commits {
+        if let Some(gate) = &self.gate {
+            return gate.commits();
+        }
+        let Ok(kind) = fstatfs(dir).map(|stat| stat.filesystem_type()) else { return Commits::Anyhow };
+        let Some(mount) = super::mounts::of(dir) else { return Commits::Anyhow };
+        let is_split = || mount.options().any(|option| option.starts_with("rtdev=") || option.starts_with("logdev="));
+        match mount.kind.as_str() {
+            "xfs" if kind == XFS_SUPER_MAGIC && !is_split() => Commits::InOrder,
+            "ext4" if kind == EXT4_SUPER_MAGIC && mount.has_own_journal() => Commits::InOrder,
+            "btrfs" if kind == BTRFS_SUPER_MAGIC && is_new_enough() && sys::commit(dir).is_ok() => Commits::Whole,
+            _ => Commits::Anyhow,
+        }
+    }
+
+    /// What tells a file system from another one that is mounted in its place, as far as a look does.
+    #[must_use]
+    pub fn seen(&self, dir: impl AsFd) -> Option<FileSystem> {
+        let (stat, meta) = (fstatfs(&dir).ok()?, nix::sys::stat::fstat(&dir).ok()?);
+        Some(FileSystem { device: meta.st_dev, kind: i128::from(stat.filesystem_type().0), blocks: stat.blocks() })
+    }
+
+    /// Waits until a file's data is written and, where commits have an order, until the metadata that says where it is has its place in
+    /// it. Nothing is durable by that; but a failure counts, for the commit behind it will not hear of it.
+    pub fn write_back(&self, file: &File, path: &Path, commits: Commits) -> Result<()> {
+        let wait = || match commits {
+            Commits::Anyhow | Commits::InOrder => sys::write_out(file),
+            Commits::Whole => sys::write_out(file).and_then(|()| sys::settle_extents(file)),
+        };
+        if commits == Commits::Anyhow {
+            return match wait() {
+                // A sandbox that does not know the call: the sync does it all.
+                Ok(()) | Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
+                Err(source) => Err(FsError { op: Op::WriteOut, path: path.to_owned(), source }),
+            };
+        }
+        match self.change(Op::WriteOut, path.into(), |_| wait()) {
+            // More than is needed.
+            Err(e) if matches!(e.source, Errno::ENOSYS | Errno::EPERM | Errno::ENOTTY | Errno::EOPNOTSUPP) => self.fsync(file, path),
+            done => done,
+        }
+    }
+
+    /// Commits the running transaction of a file system that commits them whole, without writing anybody's data.
+    pub fn commit(&self, dir: &Dir) -> Result<()> {
+        self.change(Op::Commit, dir.path().into(), |_| sys::commit(dir))
+    }
+}
+
+/// Whether this is a Linux of which it is known that FIEMAP waits on btrfs.
+fn is_new_enough() -> bool {
+    let release = nix::sys::utsname::uname().ok().map(|names| names.release().to_string_lossy().into_owned());
+    release.as_deref().and_then(version).is_some_and(|version| version >= WAITS_ON_BTRFS)
+}
+
+/// The first two numbers of a release (uname(2)).
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_begins_with_two_numbers_or_says_nothing() {
+        for (release, numbers) in [
+            ("6.18.44-custom", Some((6, 18))),
+            ("6.9", Some((6, 9))),
+            ("5.10.0-rc1", Some((5, 10))),
+            ("next", None),
+            ("6", None),
+            ("", None),
+        ] {
+            assert_eq!(version(release), numbers, "{release}");
+        }
+    }
+}
