@@ -77,14 +77,18 @@ impl Forks {
         let fs = &self.store.fs;
         let dirty_mib = fs.dirty_mib();
         let count = built.iter().map(|(_, built)| build::count(built)).sum();
-        let way = self.durability().costs.choose(count, dirty_mib);
-        let synced = Synced { way, count, dirty_mib, began: Instant::now() };
         if built.is_empty() {
-            return Ok(synced);
+            return Ok(Synced { way: Way::Each, count, dirty_mib, began: Instant::now() });
         }
         let since = since?;
+        let commits = self.root(&since).commits;
+        let way = match commits {
+            Commits::Anyhow => self.durability().costs.choose(count, dirty_mib),
+            Commits::InOrder | Commits::Whole => self.durability().costs.choose_in_order(count, dirty_mib),
+        };
+        let synced = Synced { way, count, dirty_mib, began: Instant::now() };
         match way {
-            Way::Each => self.sync_each(built, self.root(&since).commits)?,
+            Way::Each => self.sync_each(built, commits)?,
             Way::Whole => fs.syncfs(&since)?,
         }
         Ok(synced)

@@ -40,7 +40,7 @@ const LONGER: f64 = 0.7;
 const TRY_AGAIN: f64 = 0.98;
 /// From so many dirty MiB on a measurement says what they cost, below what the rest costs.
 const MUCH: f64 = 64.0;
-/// Without a word on what is dirty: up to so many are synced one by one.
+/// Up to so many are synced one by one without a word on what is dirty, and where they are only written one by one.
 const FEW: usize = 32;
 
 impl Default for Costs {
@@ -64,6 +64,12 @@ impl Costs {
         let Some(dirty) = dirty_mib else { return if count <= FEW { Way::Each } else { Way::Whole } };
         let Some(class) = self.classes.get(class_of(count)) else { return Way::Each };
         if class.whole + dirty * self.dirty_mib < class.each { Way::Whole } else { Way::Each }
+    }
+
+    /// The same where each file is only written and waited for, and one commit comes behind all of them in any case: to sync everything
+    /// is then a commit more, which pays for many files only.
+    pub fn choose_in_order(&self, count: usize, dirty_mib: Option<f64>) -> Way {
+        if count <= FEW { Way::Each } else { self.choose(count, dirty_mib) }
     }
 
     /// Remembers what a way took.
@@ -100,6 +106,16 @@ mod tests {
         assert_eq!(costs.choose(1, None), Way::Each);
         assert_eq!(costs.choose(32, None), Way::Each);
         assert_eq!(costs.choose(33, None), Way::Whole);
+    }
+
+    #[test]
+    fn one_slow_fork_makes_no_few_files_be_synced_with_everybodys_where_they_are_only_written() {
+        let mut costs = Costs::default();
+        costs.learn(Way::Each, 3, Some(0.0), Duration::from_secs(1));
+        assert_eq!(costs.choose(3, Some(0.0)), Way::Whole);
+        assert_eq!(costs.choose_in_order(3, Some(0.0)), Way::Each);
+        costs.learn(Way::Each, 3000, Some(0.0), Duration::from_secs(1));
+        assert_eq!(costs.choose_in_order(3000, Some(0.0)), Way::Whole);
     }
 
     proptest! {
