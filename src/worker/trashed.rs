@@ -4,19 +4,26 @@ use super::backend::Answer;
 use super::problem::{Problem, ProblemKind};
 use super::sight::Sight;
 use super::view::{TrashView, TrashedView};
+use crate::store::Store;
 use crate::store::instances::{Standing, standing};
 use crate::store::layout::Layout;
 use crate::store::manifest::Manifest;
 use crate::store::sizes;
 use crate::store::trash::{Departed, Trashed};
+use std::path::PathBuf;
+
+/// Where removed things lie; without the root's trash while the root is away.
+fn trashes(store: &Store) -> impl Iterator<Item = PathBuf> {
+    std::iter::once(store.layout.trash()).chain(store.prove_root().is_ok().then(|| store.layout.root_trash()))
+}
 
 /// Everything in both trashes, oldest first, with its name in the listing.
 fn entries(sight: &dyn Sight) -> Answer<Vec<Trashed>> {
     let store = sight.store();
     let failed = |e: crate::store::StoreError| Problem::new(ProblemKind::Failed, e.to_string());
-    let mut all = store.trash_entries(&store.layout.trash()).map_err(failed)?;
-    if store.prove_root().is_ok() {
-        all.extend(store.trash_entries(&store.layout.root_trash()).map_err(failed)?);
+    let mut all = Vec::new();
+    for dir in trashes(store) {
+        all.extend(store.trash_entries(&dir).map_err(failed)?);
     }
     all.retain(|entry| entry.snapshot().is_some() || entry.instance().is_some());
     all.sort_by_key(|entry| (entry.at, entry.uptime));
@@ -26,9 +33,7 @@ fn entries(sight: &dyn Sight) -> Answer<Vec<Trashed>> {
 /// What comes free with everything that lies there, bytes.
 pub(super) fn bytes(sight: &dyn Sight) -> u64 {
     let store = sight.store();
-    let mut dirs = vec![store.layout.trash()];
-    dirs.extend(store.prove_root().is_ok().then(|| store.layout.root_trash()));
-    let entries = dirs.iter().flat_map(|dir| store.trash_listed(dir).unwrap_or_default());
+    let entries = trashes(store).flat_map(|dir| store.trash_listed(&dir).unwrap_or_default());
     let ours = entries.filter(|entry| entry.snapshot().is_some() || entry.instance().is_some());
     ours.map(|entry| sizes::reclaimable(&store.fs, &entry.path).unwrap_or(0)).fold(0, u64::saturating_add)
 }
