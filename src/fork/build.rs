@@ -1,7 +1,7 @@
 //! Building one fork in staging: the snapshot's tree with files of its own, linked memory, and its record.
 
 use super::ForkError;
-use super::pool::{Pool, Written, hand_out};
+use super::pool::{Claim, Pool, Written, hand_out};
 use super::queue::Request;
 use super::recipe::Recipe;
 use super::rewrite;
@@ -21,7 +21,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use tracing::debug_span;
 
-/// A fork that is whole in staging, not yet durable.
+/// A fork that is whole but for its name, not yet durable.
 #[derive(Debug)]
 pub(super) struct Built {
     pub(super) memory: MemoryUsed,
@@ -40,8 +40,8 @@ pub(super) struct Built {
 pub(super) enum Fresh {
     /// All of it.
     All,
-    /// It was in the ready pool: the rest is durable already.
-    Only(Written),
+    /// It is an entry of the ready pool: the rest is durable already.
+    Only(Claim, Written),
 }
 
 impl Built {
@@ -62,7 +62,22 @@ impl Built {
 
     /// Whether it was made of an entry of the ready pool.
     pub(super) fn is_pooled(&self) -> bool {
-        matches!(self.fresh, Fresh::Only(_))
+        matches!(self.fresh, Fresh::Only(..))
+    }
+
+    /// Where it lies until it has its name.
+    pub(super) fn place(&self, layout: &Layout, request: &Request) -> Cow<'_, Path> {
+        match &self.fresh {
+            Fresh::All => Cow::Owned(layout.staged_fork(&request.id)),
+            Fresh::Only(claim, _) => Cow::Borrowed(claim.path()),
+        }
+    }
+
+    /// It has its name.
+    pub(super) fn is_visible(&mut self) {
+        if let Fresh::Only(claim, _) = &mut self.fresh {
+            claim.is_fork_now();
+        }
     }
 }
 
@@ -117,7 +132,7 @@ fn to_copy(entries: &[Entry]) -> u64 {
 /// Step 1 of the protocol *build*.
 pub(super) fn build(
     store: &Store,
-    pool: &Pool,
+    pool: &Arc<Pool>,
     recipe: &Arc<Recipe>,
     source: Option<&Source>,
     config: ForkConfig,
@@ -126,9 +141,11 @@ pub(super) fn build(
 ) -> Result<Built, ForkError> {
     let staged = store.layout.staged_fork(&request.id);
     let target = store.layout.instance(&request.name.clone().into());
-    // What an attempt left that was cut short.
-    store.fs.remove_tree(&staged)?;
-    if let Some(built) = debug_span!("hand_out").in_scope(|| hand_out(store, pool, recipe, request, &staged))? {
+    if request.attempts > 0 {
+        // What an attempt left that was cut short; behind a crash the start clears it.
+        store.fs.remove_tree(&staged)?;
+    }
+    if let Some(built) = debug_span!("hand_out").in_scope(|| hand_out(store, pool, recipe, request))? {
         return Ok(built);
     }
     store.fs.mkdir(&staged, 0o700)?;
@@ -223,7 +240,7 @@ pub(super) fn write_back(fs: &Fs, staged: &Path, built: &Built, wait: Option<Com
     let record = Layout::fork_record_in(Path::new(""));
     let files: Vec<&Path> = match &built.fresh {
         Fresh::All => own_files(&built.recipe, built.memory).chain([record.as_path()]).collect(),
-        Fresh::Only(written) => written.files().collect(),
+        Fresh::Only(_, written) => written.files().collect(),
     };
     for path in files {
         let file = fs.open_file(below.place(path)?)?;
@@ -239,7 +256,7 @@ pub(super) fn write_back(fs: &Fs, staged: &Path, built: &Built, wait: Option<Com
 pub(super) fn sync(fs: &Fs, staged: &Path, built: &Built) -> Result<(), ForkError> {
     match &built.fresh {
         Fresh::All => sync_all(fs, staged, &built.recipe, built.memory),
-        Fresh::Only(written) => Ok(written.sync(fs, staged)?),
+        Fresh::Only(_, written) => Ok(written.sync(fs, staged)?),
     }
 }
 
@@ -262,7 +279,7 @@ pub(super) fn sync_all(fs: &Fs, staged: &Path, recipe: &Recipe, memory: MemoryUs
 pub(super) fn count(built: &Built) -> usize {
     match &built.fresh {
         Fresh::All => 2 + own_files(&built.recipe, built.memory).count() + own_dirs(&built.recipe).count(),
-        Fresh::Only(written) => written.count(),
+        Fresh::Only(_, written) => written.count(),
     }
 }
 

@@ -193,10 +193,14 @@ impl Forks {
             return Ok(0);
         }
         let mut visible = Vec::new();
-        for (request, built) in built {
-            let target = self.store.layout.instance(&request.name.clone().into());
-            match self.store.fs.rename_new(&self.store.layout.staged_fork(&request.id), &target) {
-                Ok(()) => visible.push((request, built)),
+        for (request, mut built) in built {
+            let layout = &self.store.layout;
+            let target = layout.instance(&request.name.clone().into());
+            match self.store.fs.rename_new(&*built.place(layout, &request), &target) {
+                Ok(()) => {
+                    built.is_visible();
+                    visible.push((request, built));
+                }
                 Err(e) if e.is_taken() => failed.push((request.clone(), super::queue::Denied::NameTaken(request.name).into())),
                 // Neither done nor failed: the next recovery finds out, and makes it anew.
                 Err(_) => self.unsettled.store(true, Ordering::SeqCst),

@@ -96,13 +96,13 @@ impl Forks {
 
     fn sync_each(&self, built: &[Done], commits: Commits) -> Result<(), ForkError> {
         let fs = &self.store.fs;
-        let staged = |request: &Request| self.store.layout.staged_fork(&request.id);
+        let layout = &self.store.layout;
         // All data first: what the first sync commits of the log takes the metadata of the others along.
         for wait in [None, Some(commits)] {
-            built.iter().try_for_each(|(request, built)| build::write_back(fs, &staged(request), built, wait))?;
+            built.iter().try_for_each(|(request, built)| build::write_back(fs, &built.place(layout, request), built, wait))?;
         }
         if commits == Commits::Anyhow {
-            built.iter().try_for_each(|(request, built)| build::sync(fs, &staged(request), built))?;
+            built.iter().try_for_each(|(request, built)| build::sync(fs, &built.place(layout, request), built))?;
         }
         Ok(())
     }

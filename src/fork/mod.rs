@@ -118,7 +118,7 @@ pub struct Forks {
     changed: Condvar,
     asks: group::GroupCommit<Ask, Result<Request, ForkError>>,
     recipes: Mutex<HashMap<SnapshotId, Arc<recipe::Recipe>>>,
-    pool: pool::Pool,
+    pool: Arc<pool::Pool>,
     /// One brings the refs up to what the root shows at a time; taken before all other locks.
     acting: Mutex<()>,
     eyes: Mutex<watching::Eyes>,
@@ -221,7 +221,7 @@ impl Forks {
             changed: Condvar::new(),
             asks: group::GroupCommit::default(),
             recipes: Mutex::default(),
-            pool: pool::Pool::default(),
+            pool: Arc::default(),
             acting: Mutex::default(),
             eyes: Mutex::default(),
             noted: Mutex::default(),

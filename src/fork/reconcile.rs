@@ -232,8 +232,8 @@ impl Forks {
         Ok(finished)
     }
 
-    /// Whether a fork that was made of an entry of the ready pool is an entry again: a power cut may undo both renames of it
-    /// and leave what was written into it (btrfs: a sync of its files does not take the new name of their directory along).
+    /// Whether a fork that was made of an entry of the ready pool is an entry again: a power cut may undo the rename of it and
+    /// leave what was written into it (btrfs: a sync of its files does not take the new name of their directory along).
     fn is_back_in_the_pool(&self, request: &Request) -> Result<bool, ForkError> {
         let shelf = self.store.layout.pool_of(&request.snapshot_id);
         for entry in self.store.fs.list_if_there(&shelf)? {

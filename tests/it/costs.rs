@@ -6,6 +6,8 @@
 
 use crate::support::counts::{Counter, Counts, allocations};
 use crate::support::{NEVER, Open, World, ask, fixture};
+use snapkeep::config::{PoolConfig, Prefork};
+use snapkeep::fork::pool::Turn;
 use snapkeep::ids::SnapshotId;
 use snapkeep::reclaim::Removal;
 use snapkeep::worker::backend::Backend as _;
@@ -72,7 +74,12 @@ fn measure() -> Costs {
     // The first one finds out what all have in common.
     open.fork(&id, "warm").unwrap();
     note("a fork", during(&mut || drop(open.fork(&id, "one").unwrap())));
-    note("100 forks at once", during(&mut || burst(&open, &id, 100)));
+    note("100 forks at once", during(&mut || burst(&open, &id, "b", 100)));
+    fill(&open, 101);
+    note("a fork out of the pool", during(&mut || drop(open.fork(&id, "pooled").unwrap())));
+    note("100 forks out of the pool at once", during(&mut || burst(&open, &id, "pooled-", 100)));
+    assert_eq!(open.forks.pool().counts().ready, 0);
+    open.forks.configure_pool(PoolConfig::default());
     let removals: Vec<Removal> = (0..100).map(|_| Removal { id: open.take("golden").unwrap(), reasons: Vec::new() }).collect();
     note("the cut of 100 snapshots", during(&mut || assert!(open.reclaim.remove_all(&removals, Duration::ZERO).iter().all(Result::is_ok))));
     note("unlinking 100 snapshots", during(&mut || assert_eq!(open.reclaim.sweep(Duration::ZERO, Duration::ZERO).unwrap().unlinked, 100)));
@@ -91,8 +98,16 @@ fn world() -> (tempfile::TempDir, World) {
     (dir, world)
 }
 
-fn burst(open: &Open, id: &SnapshotId, count: usize) {
-    let asks = (0..count).map(|n| ask(id, &format!("b{n}"))).collect();
+/// So many forks lie ready.
+fn fill(open: &Open, ready: u32) {
+    let rule = Prefork { policy: None, instances: None, exclude: globset::GlobSet::empty(), tags: Default::default(), newest: 1, ready };
+    open.forks.configure_pool(PoolConfig { rules: vec![rule], ..PoolConfig::default() });
+    while open.forks.tend_pool(&NEVER) == Turn::Done {}
+    assert_eq!(open.forks.pool().counts().ready, u64::from(ready));
+}
+
+fn burst(open: &Open, id: &SnapshotId, prefix: &str, count: usize) {
+    let asks = (0..count).map(|n| ask(id, &format!("{prefix}{n}"))).collect();
     assert!(open.forks.accept(asks).iter().all(Result::is_ok));
     assert_eq!(open.forks.run_ready(&NEVER, &NEVER).unwrap().done, count);
 }

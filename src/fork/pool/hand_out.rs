@@ -1,9 +1,11 @@
-//! Handing out: an entry of the pool becomes a fork by one rename into staging and a few small writes.
+//! Handing out: an entry of the pool becomes a fork by a few small writes where it lies, and the rename that shows it.
 //!
 //! Files that carry names or paths lie in an entry empty, so that no directory changes when they get their contents and only
-//! they are to be synced. Everything else of an entry is looked at, not read: what is not as it was made is dropped.
+//! they are to be synced. Everything else of an entry is looked at, not read: what is not as it was made is dropped. The record is
+//! the first of them to be written: an entry that has one is nobody's any more, also behind a crash.
 
 use super::Pool;
+use super::claim::Claim;
 use crate::event::Event;
 use crate::fork::ForkError;
 use crate::fork::build::{Built, Fresh, record, why_not};
@@ -41,8 +43,8 @@ impl Written {
     }
 
     /// Makes it durable.
-    pub(in crate::fork) fn sync(&self, fs: &Fs, staged: &Path) -> Result<(), FsError> {
-        let mut below = Below::open(fs, staged)?;
+    pub(in crate::fork) fn sync(&self, fs: &Fs, entry: &Path) -> Result<(), FsError> {
+        let mut below = Below::open(fs, entry)?;
         for path in &self.files {
             let file = fs.open_file(below.place(path)?)?;
             fs.fsync(&file, &below.path_of(path))?;
@@ -62,45 +64,37 @@ struct Own<'r> {
     links: Vec<(&'r Entry, OsString)>,
 }
 
-/// Makes a fork of an entry, whole in `staged`; `None` if there is no entry for it.
+/// Makes a fork of an entry, whole but for its name; `None` if there is no entry for it.
 pub(in crate::fork) fn hand_out(
     store: &Store,
-    pool: &Pool,
+    pool: &Arc<Pool>,
     recipe: &Arc<Recipe>,
     request: &Request,
-    staged: &Path,
 ) -> Result<Option<Built>, ForkError> {
     let id = &request.snapshot_id;
     if !pool.has(id, &recipe.stamp) {
         return Ok(None);
     }
     let own = Own::of(store, recipe, request)?;
-    while let Some(name) = pool.claim(store, id, &recipe.stamp) {
-        let entry = store.layout.pool_entry(id, &name.to_string());
-        match store.fs.rename_new(&entry, staged) {
-            Ok(()) => {}
+    while let Some(claim) = Claim::take(pool, store, id, &recipe.stamp) {
+        let opened = match Below::open(&store.fs, claim.path()) {
             // Somebody removed it: nobody has it.
             Err(e) if e.is_not_found() => continue,
-            Err(e) => {
-                pool.leave(entry);
-                return Err(e.into());
+            opened => opened.map_err(|e| e.to_string()),
+        };
+        match opened.and_then(|mut entry| check(store, recipe, claim.name(), &mut entry).map(|()| entry)) {
+            Ok(mut entry) => {
+                let written = own.write(store, &mut entry, recipe)?;
+                return Ok(Some(built(claim, written, recipe)));
             }
-        }
-        match check(store, recipe, &name, staged) {
-            Ok(()) => {
-                let written = own.write(store, staged, recipe)?;
-                return Ok(Some(built(&name, written, recipe)));
-            }
-            Err(why) => {
-                store.events.emit(Event::PoolDamaged { snapshot: id.clone(), entry: name.to_string(), why });
-                pool.discard(store, staged)?;
-            }
+            Err(why) => store.events.emit(Event::PoolDamaged { snapshot: id.clone(), entry: claim.name().to_string(), why }),
         }
     }
     Ok(None)
 }
 
-fn built(name: &PoolName, written: Written, recipe: &Arc<Recipe>) -> Built {
+fn built(claim: Claim, written: Written, recipe: &Arc<Recipe>) -> Built {
+    let name = claim.name();
     Built {
         memory: match name.memory {
             Way::None => MemoryUsed::None,
@@ -114,21 +108,9 @@ fn built(name: &PoolName, written: Written, recipe: &Arc<Recipe>) -> Built {
             Way::Copied => "copied",
         },
         fell_back: name.fell_back.map(|errno| Errno::from_raw(errno).desc().to_owned()),
-        fresh: Fresh::Only(written),
+        fresh: Fresh::Only(claim, written),
         recipe: Arc::clone(recipe),
         is_unpacked: false,
-    }
-}
-
-impl Pool {
-    /// Takes an entry that is in staging out of the way. What cannot be renamed is unlinked here: its place is needed.
-    fn discard(&self, store: &Store, staged: &Path) -> Result<(), FsError> {
-        let gone = store.layout.pool_gone(&crate::ids::ForkId::generate());
-        if store.fs.rename_new(staged, &gone).is_ok() {
-            self.leave(gone);
-            return Ok(());
-        }
-        store.fs.remove_tree(staged)
     }
 }
 
@@ -157,10 +139,9 @@ impl<'r> Own<'r> {
 
     /// Writes it into the entry. The calls for a file are those by which a fork without a pool gets it, so that they come out
     /// the same.
-    fn write(&self, store: &Store, staged: &Path, recipe: &Recipe) -> Result<Written, ForkError> {
+    fn write(&self, store: &Store, dest: &mut Below<'_>, recipe: &Recipe) -> Result<Written, ForkError> {
         let fs = &store.fs;
         let as_root = crate::store::fs::gives_owners();
-        let mut dest = Below::open(fs, staged)?;
         let mut written = Written::default();
         let record = Layout::fork_record_in(Path::new(""));
         let file = fs.open_to_fill(dest.place(&record)?)?;
@@ -176,7 +157,7 @@ impl<'r> Own<'r> {
             written.files.push(path.to_owned());
         }
         for (entry, target) in &self.links {
-            point(fs, &mut dest, (entry, target), as_root)?;
+            point(fs, dest, (entry, target), as_root)?;
             let parent = entry.path.as_path().parent().unwrap_or(Path::new("")).to_owned();
             if !written.dirs.contains(&parent) {
                 written.dirs.push(parent);
@@ -198,7 +179,11 @@ fn point(fs: &Fs, dest: &mut Below<'_>, (entry, target): (&Entry, &OsStr), as_ro
     let temp = Path::new(OURS).join("link");
     {
         let place = dest.place(&temp)?;
-        fs.symlink(target, place)?;
+        match fs.symlink(target, place) {
+            // A power cut left it, and nothing else of who had the entry.
+            Err(e) if e.is_taken() => fs.unlink(place).and_then(|()| fs.symlink(target, place))?,
+            made => made?,
+        }
         let made = fs.stat(place)?;
         if as_root && (made.uid, made.gid) != (entry.uid, entry.gid) {
             fs.set_owner(place, entry.uid, entry.gid)?;
@@ -213,11 +198,10 @@ fn point(fs: &Fs, dest: &mut Below<'_>, (entry, target): (&Entry, &OsStr), as_ro
 ///
 /// It sees whatever was added, removed, renamed, written, linked to or given another owner or mode. It does not see who wrote
 /// contents and then set the old time, nor other extended attributes.
-fn check(store: &Store, recipe: &Recipe, name: &PoolName, staged: &Path) -> Result<(), String> {
+fn check(store: &Store, recipe: &Recipe, name: &PoolName, dest: &mut Below<'_>) -> Result<(), String> {
     let fs = &store.fs;
     let is_root = crate::store::fs::gives_owners();
     let text = |e: FsError| e.to_string();
-    let mut dest = Below::open(fs, staged).map_err(text)?;
     let mut data = Below::open(fs, &recipe.data).map_err(text)?;
     let mut look = |path: &Path| fs.stat(dest.place(path)?);
     let record = look(&Layout::fork_record_in(Path::new(""))).map_err(text)?;
@@ -243,7 +227,8 @@ fn check(store: &Store, recipe: &Recipe, name: &PoolName, staged: &Path) -> Resu
             Node::Hardlink(first) => look(first.as_path()).map_err(text)?.file_id == now.file_id,
         };
         if !same {
-            return Err(format!("{} is not as it was made", if path.as_os_str().is_empty() { staged } else { path }.display()));
+            let what = if path.as_os_str().is_empty() { Path::new("its directory") } else { path };
+            return Err(format!("{} is not as it was made", what.display()));
         }
     }
     Ok(())

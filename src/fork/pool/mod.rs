@@ -5,13 +5,15 @@
 //! forks get the same one, and a fork that finds none looks at no directory.
 //!
 //! On the disk a crash leaves: an entry that was being made, under a name that says so (the next start forgets it, and it is
-//! unlinked); one that was claimed, in staging (cleared there as ever); or one that was dropped, as `.gone-…`. An entry with its
-//! own name is whole, and durable: it was synced before it got it.
+//! unlinked); one that was claimed, in its place, with a record in it that says whose it was to be (unlinked as well); or one that
+//! was dropped, as `.gone-…`. An entry with its own name and an empty record is whole, and durable: it was synced before it got it.
 
+mod claim;
 mod fill;
 mod hand_out;
 pub mod plan;
 
+pub(super) use claim::Claim;
 pub use fill::Turn;
 pub(super) use hand_out::{Written, hand_out};
 
@@ -20,13 +22,14 @@ use crate::config::{ForkConfig, PoolConfig};
 use crate::event::Event;
 use crate::ids::{ForkId, SnapshotId};
 use crate::policy::SnapshotState;
-use crate::store::fs::{Fs, FsError};
+use crate::store::fs::{FileType, Fs, FsError};
+use crate::store::layout::Layout;
 use crate::store::pool::{self, PoolName};
 use crate::store::{RootProof, SnapshotGuard, Store};
 use chrono::{DateTime, Utc};
 use plan::{Plan, Shelf};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -57,6 +60,8 @@ pub struct Pool {
 struct State {
     /// Whole entries that nobody has taken.
     shelves: BTreeMap<SnapshotId, Vec<PoolName>>,
+    /// How many were claimed of a snapshot, and are neither forks yet nor given up.
+    claims: HashMap<SnapshotId, usize>,
     /// What is to be unlinked.
     leftovers: BTreeSet<PathBuf>,
     making: Option<Making>,
@@ -159,10 +164,18 @@ impl Pool {
         let own = state.making.as_ref().map(|making| making.path.clone());
         let dropped = std::mem::take(&mut state.leftovers);
         state.shelves = listing.whole;
-        for (id, names) in &mut state.shelves {
-            names.retain(|name| !dropped.contains(&store.layout.pool_entry(id, &name.to_string())));
-        }
         state.leftovers = listing.leftovers.into_iter().filter(|path| Some(path) != own.as_ref()).chain(dropped).collect();
+        let State { shelves, leftovers, .. } = &mut *state;
+        for (id, names) in shelves {
+            for name in std::mem::take(names) {
+                let entry = store.layout.pool_entry(id, &name.to_string());
+                if is_blank(&store.fs, &entry) && !leftovers.contains(&entry) {
+                    names.push(name);
+                } else {
+                    leftovers.insert(entry);
+                }
+            }
+        }
         state.version += 1;
         for id in old.iter().chain(state.shelves.keys()) {
             store.note_pool(id, state.shelves.get(id).map_or(0, Vec::len));
@@ -223,9 +236,10 @@ impl Pool {
     /// Takes entries off their shelves that must go, so that nobody gets them.
     fn take_unwanted(&self, plan: &Plan, wanted: &BTreeMap<SnapshotId, Shelf>) -> Vec<Unwanted> {
         let mut state = self.state();
-        let State { shelves, kits, .. } = &mut *state;
+        let State { shelves, kits, claims, .. } = &mut *state;
         let mut all: Vec<Unwanted> = shelves
-            .extract_if(.., |id, _| !wanted.contains_key(id))
+            // A directory stays where it is while forks are made in it.
+            .extract_if(.., |id, _| !wanted.contains_key(id) && !claims.contains_key(id))
             .map(|(snapshot, names)| Unwanted { snapshot, names, left: None })
             .collect();
         for (id, shelf) in shelves {
@@ -263,24 +277,6 @@ impl Pool {
     /// Whether there may be something to hand out: for who would have to prepare for it.
     fn has(&self, snapshot: &SnapshotId, stamp: &str) -> bool {
         self.state().shelves.get(snapshot).is_some_and(|shelf| shelf.iter().any(|name| name.stamp == stamp))
-    }
-
-    /// Takes an entry, if there is one that is made as a fork would be made now; it is the caller's alone from here on.
-    fn claim(&self, store: &Store, snapshot: &SnapshotId, stamp: &str) -> Option<PoolName> {
-        // Of one that is quarantined or about to go nothing is handed out, whoever asked for it before.
-        if !is_ready(store, snapshot) {
-            return None;
-        }
-        let mut state = self.state();
-        let shelf = state.shelves.get_mut(snapshot)?;
-        let at = shelf.iter().position(|name| name.stamp == stamp)?;
-        let name = shelf.swap_remove(at);
-        let left = shelf.len();
-        state.version += 1;
-        drop(state);
-        store.note_pool(snapshot, left);
-        self.changed.notify_all();
-        Some(name)
     }
 
     /// Something to be unlinked when there is time for it.
@@ -387,6 +383,12 @@ pub fn look(store: &Store) -> PoolCounts {
         store.note_pool(id, entries.len());
     }
     PoolCounts { ready: listing.whole.values().map(|entries| entries.len() as u64).sum(), ..PoolCounts::default() }
+}
+
+/// Whether an entry is nobody's fork: what is claimed gets its record first.
+fn is_blank(fs: &Fs, entry: &Path) -> bool {
+    let record = fs.stat_below(entry, &Layout::fork_record_in(Path::new("")));
+    record.is_ok_and(|record| record.is_some_and(|record| record.kind == FileType::Regular && record.size == 0))
 }
 
 /// Whether forks may be made of a snapshot ahead of need.

@@ -2,6 +2,7 @@
 
 use super::Check;
 use crate::store::fs::{Below, FileType};
+use crate::store::instances::{Standing, standing};
 use crate::store::layout::Layout;
 use crate::store::manifest::{Manifest, Node};
 use crate::store::pool::list;
@@ -9,7 +10,7 @@ use std::path::Path;
 
 impl Check<'_> {
     /// Every entry against the manifest of its snapshot, by what its files look like. Entries whose snapshot is not in the
-    /// store, and what was cut short, are unlinked by the worker when it comes by.
+    /// store, what was cut short, and what was handed out when a crash came are unlinked by the worker when it comes by.
     pub(super) fn pool(&mut self) {
         let listing = match list(self.fs, self.layout) {
             Ok(listing) => listing,
@@ -26,7 +27,9 @@ impl Check<'_> {
             let Ok(manifest) = Manifest::read(self.fs, &Layout::manifest_in(&self.layout.snapshot(&id)), &id) else { continue };
             for name in names {
                 let entry = self.layout.pool_entry(&id, &name.to_string());
-                if let Some(what) = self.damage(&entry, &manifest)
+                // Looked at twice: the first thing that is written into one that is handed out meanwhile is its record.
+                if self.damage(&entry, &manifest).is_some()
+                    && let Some(what) = self.damage(&entry, &manifest)
                     && !self.is_gone(&entry)
                 {
                     self.report.warn("pool.damaged", &entry, what);
@@ -45,6 +48,8 @@ impl Check<'_> {
         let record = Layout::fork_record_in(Path::new(""));
         match look(&record) {
             Ok(meta) if meta.size == 0 => {}
+            // It is being handed out, or was when the worker crashed.
+            Ok(_) if matches!(standing(self.fs, entry), Ok(Standing::Fork(_))) => return None,
             Ok(_) => return Some("it has a fork record already; it is not handed out".to_owned()),
             Err(e) => return Some(format!("{e}; it is not handed out")),
         }

@@ -68,6 +68,14 @@ pub struct Faulty {
     state: Mutex<State>,
 }
 
+/// The directory in staging or in the pool that becomes a fork, of a path in it.
+fn built_as(root: &Path, part: &Path) -> Option<PathBuf> {
+    let ours = root.join(".snapkeep");
+    let steps: Vec<_> = part.strip_prefix(&ours).ok()?.components().collect();
+    let depth = if steps.first()?.as_os_str() == "pool" { 3 } else { 2 };
+    Some(ours.join(steps.get(..depth)?.iter().collect::<PathBuf>()))
+}
+
 impl Faulty {
     pub fn new(fault: Fault, n: u64, commits: Commits) -> Self {
         Self { fault, n, commits, state: Mutex::default() }
@@ -94,11 +102,12 @@ impl Faulty {
     pub fn not_durable(&self) -> Vec<PathBuf> {
         let state = self.state();
         // A doomed name need not be durable before the first file below it goes, which `after` sees to.
-        // What was taken out of the pool may come back: then it is dropped again.
+        // What was taken out of the pool may come back: then it is dropped again. What is a fork by now was looked at when it got its name.
         let is_nothing = |part: &std::ffi::OsStr| {
             part == "staging" || part.as_encoded_bytes().starts_with(b".gone-") || part.as_encoded_bytes().starts_with(b".drained-")
         };
-        let is_built = |path: &&PathBuf| !path.components().any(|c| is_nothing(c.as_os_str())) && !is_doomed(path);
+        let is_fork = |path: &Path| path.components().any(|c| c.as_os_str() == "pool") && path.symlink_metadata().is_err();
+        let is_built = |path: &&PathBuf| !path.components().any(|c| is_nothing(c.as_os_str())) && !is_doomed(path) && !is_fork(path);
         state.names.iter().chain(&state.files).filter(is_built).cloned().collect()
     }
 
@@ -112,14 +121,16 @@ impl Faulty {
     /// A fork that gets its name must be such that no power cut leaves the name without what is behind it.
     fn check_published(&self, path: &Path, state: &State) {
         let Some(root) = path.parent().filter(|root| root.join(".snapkeep/root").exists()) else { return };
-        let Ok(record) = std::fs::read_to_string(path.join(".snapkeep/fork.json")) else { return };
-        let Ok(record) = serde_json::from_str::<serde_json::Value>(&record) else { return };
-        let staged = root.join(".snapkeep/staging").join(record["fork_id"].as_str().unwrap());
+        if !path.join(".snapkeep/fork.json").exists() {
+            return;
+        }
+        // What it was built as is not there any more; its own name there need not be durable.
+        let was_built = |part: &Path| built_as(root, part).is_some_and(|tree| tree != part && tree.symlink_metadata().is_err());
         let is_in_order = self.commits != Commits::Anyhow;
-        let is_late = |file: &&PathBuf| file.starts_with(&staged) && !(is_in_order && state.written_out.contains(*file));
+        let is_late = |file: &&PathBuf| was_built(file) && !(is_in_order && state.written_out.contains(*file));
         let files: Vec<_> = state.files.iter().filter(is_late).collect();
         assert!(files.is_empty(), "{} is published before these are written: {files:?}", path.display());
-        let names: Vec<_> = state.names.iter().filter(|name| name.starts_with(&staged) && **name != staged && !is_in_order).collect();
+        let names: Vec<_> = state.names.iter().filter(|name| was_built(name) && !is_in_order).collect();
         assert!(names.is_empty(), "{} is published before these are durable: {names:?}", path.display());
     }
 }

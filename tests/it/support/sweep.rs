@@ -300,6 +300,8 @@ fn goes_on(scene: &Scene, row: &Row, live: &Live, gate: &Faulty, told: Told) -> 
         assert_eq!(again, Ok(()), "tried again");
         (row.check)(scene, live, Told::Done);
     }
+    // Entries of the pool that were given up are no forks, and no entries either.
+    live.forks.pool().clear(&live.store.fs);
     // The ballast is no record: what becomes of it in a power cut is made good by the next sweep.
     let mut not_durable = gate.not_durable();
     not_durable.retain(|path| !path.ends_with("ballast"));
