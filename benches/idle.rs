@@ -1,7 +1,7 @@
 //! What a worker costs while nothing happens, and how late it is when much is due in one second.
 //!
-//! `cargo bench --bench idle -- [--seconds N] [--pairs N] [--slots N] [--rounds N] [--only TEXT] [--fs LIST] [--rows FILE]`
-//! runs the real program on file systems of its own on loop devices (root). The processor's time of both is counted over the
+//! `cargo bench --bench idle -- [--seconds N] [--pairs N] [--slots N] [--rounds N] [--only TEXT] [--fs LIST] [--quiet |
+//! --dirty] [--rows FILE]` runs the real program on file systems of its own on loop devices (root). The processor's time of both is counted over the
 //! same seconds, by the kernel, to the nanosecond.
 #![allow(
     clippy::unwrap_used,
@@ -46,7 +46,14 @@ fn given() -> Given {
         seconds: 60,
         pairs: 10_000,
         slots: 1000,
-        options: Options { rounds: 3, only: Vec::new(), kinds: Kind::ALL.to_vec(), besides: vec![Beside::Quiet], rows: None, plot: None },
+        options: Options {
+            rounds: 3,
+            only: Vec::new(),
+            kinds: Kind::ALL.to_vec(),
+            besides: vec![Beside::Quiet, Beside::Dirty],
+            rows: None,
+            plot: None,
+        },
     };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -61,6 +68,8 @@ fn given() -> Given {
                 let wanted = value();
                 given.options.kinds.retain(|kind| wanted.split(',').any(|w| w == kind.to_string()));
             }
+            "--quiet" => given.options.besides = vec![Beside::Quiet],
+            "--dirty" => given.options.besides = vec![Beside::Dirty],
             "--rows" => given.options.rows = Some(value().into()),
             "--peer" => peer(),
             "--bench" => {}
@@ -73,8 +82,10 @@ fn given() -> Given {
 fn main() {
     let given = given();
     for kind in given.options.kinds.clone() {
-        idle(&given, kind);
-        late(&given, kind);
+        for beside in given.options.besides.clone() {
+            idle(&given, (kind, beside));
+            late(&given, (kind, beside));
+        }
     }
 }
 
@@ -89,12 +100,12 @@ fn peer() {
     });
 }
 
-fn row(given: &Given, kind: Kind, what: &str, against: &str, unit: &str, pairs: &[(f64, f64)], wanted: Option<f64>) {
+fn row(given: &Given, (kind, beside): (Kind, Beside), what: &str, against: &str, unit: &str, pairs: &[(f64, f64)], wanted: Option<f64>) {
     given.options.row(&Row {
         what: what.to_owned(),
         against: against.to_owned(),
         fs: kind.to_string(),
-        beside: Beside::Quiet,
+        beside,
         unit: unit.to_owned(),
         ours: median(pairs.iter().map(|p| p.0)),
         other: median(pairs.iter().map(|p| p.1)),
@@ -139,7 +150,7 @@ fn settle(running: &Running) {
     }
 }
 
-fn idle(given: &Given, kind: Kind) {
+fn idle(given: &Given, (kind, beside): (Kind, Beside)) {
     let Given { seconds, pairs, options, .. } = given;
     let (processor, memory) = (format!("idle, {pairs} pairs"), format!("resident, {pairs} pairs"));
     if !options.wants(&processor) && !options.wants(&memory) {
@@ -156,18 +167,20 @@ fn idle(given: &Given, kind: Kind) {
         let running = Program::with(&world, &(0..POLICIES).map(policy).collect::<String>()).run();
         settle(&running);
         let mut other = Command::new(std::env::current_exe().unwrap()).arg("--peer").stdin(Stdio::null()).spawn().unwrap();
+        let writer = beside.start(&fresh.path);
         std::thread::sleep(Duration::from_secs(3));
         let before = (processor_time(&running.child), processor_time(&other));
         std::thread::sleep(Duration::from_secs(*seconds));
         let micros = |now: Duration, before: Duration| (now - before).as_secs_f64() * 1e6 / *seconds as f64;
         times.push((micros(processor_time(&running.child), before.0), micros(processor_time(&other), before.1)));
         sizes.push((resident_mib(&running.child), 60.0));
+        drop(writer);
         other.kill().unwrap();
         other.wait().unwrap();
         running.stop();
     }
-    row(given, kind, &processor, "tokio-cron-scheduler, one job (a second)", "us", &times, Some(2.0));
-    row(given, kind, &memory, "60 MiB", "MiB", &sizes, Some(1.0));
+    row(given, (kind, beside), &processor, "tokio-cron-scheduler, one job (a second)", "us", &times, Some(2.0));
+    row(given, (kind, beside), &memory, "60 MiB", "MiB", &sizes, Some(1.0));
 }
 
 /// The log's lines of one event.
@@ -223,7 +236,7 @@ fn lateness(given: &Given, path: &Path) -> [Vec<f64>; 3] {
     [0, 1, 2].map(|what| of_first.values().map(|times| times[what]).collect())
 }
 
-fn late(given: &Given, kind: Kind) {
+fn late(given: &Given, (kind, beside): (Kind, Beside)) {
     let names = ["begun", "the copy begins", "taken"].map(|what| format!("{} slots in one second, p99: {what}", given.slots));
     if !names.iter().any(|name| given.options.wants(name)) {
         return;
@@ -231,11 +244,12 @@ fn late(given: &Given, kind: Kind) {
     let mut all: [Vec<(f64, f64)>; 3] = Default::default();
     for _ in 0..given.options.rounds {
         let Some(fresh) = mounted(kind, SIZE) else { return };
+        let _writer = beside.start(&fresh.path);
         for (all, late) in all.iter_mut().zip(lateness(given, &fresh.path)) {
             all.push((p99(late), 600.0));
         }
     }
     for ((name, all), wanted) in names.iter().zip(&all).zip([Some(1.0), Some(1.0), None]) {
-        row(given, kind, name, "600 ms", "ms", all, wanted);
+        row(given, (kind, beside), name, "600 ms", "ms", all, wanted);
     }
 }

@@ -47,6 +47,13 @@ pub enum Beside {
     Dirty,
 }
 
+impl Beside {
+    /// Somebody is at work below a directory until what is returned is dropped, if anybody is.
+    pub fn start(self, on: &Path) -> Option<Writer> {
+        (self == Self::Dirty).then(|| Writer::start(on))
+    }
+}
+
 /// One figure.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Row {
@@ -192,7 +199,7 @@ impl Round<'_> {
         touch();
         // Longer than any kernel's clock tick: a copy waits until what was changed in the last one cannot hide another change.
         std::thread::sleep(Duration::from_millis(100));
-        let writer = (self.beside == Beside::Dirty).then(|| Writer::start(self.path));
+        let writer = self.beside.start(self.path);
         let began = Instant::now();
         let result = work();
         let took = began.elapsed();
@@ -210,7 +217,7 @@ fn touch() {
 }
 
 /// Somebody else on the same file system: has a gigabyte of dirty data when it starts, and makes more until it is dropped.
-struct Writer {
+pub struct Writer {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     path: PathBuf,
