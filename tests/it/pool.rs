@@ -350,6 +350,27 @@ fn a_start_keeps_what_is_whole_and_removes_the_rest() {
 }
 
 #[test]
+fn what_was_being_handed_out_when_a_crash_came_is_unlinked_and_what_only_looks_blank_is_written_anew() {
+    let pooled = Pooled::new(World::new(), READY_3);
+    let entries = pooled.entries();
+    // Of one the record came to the disk; of the others only what was written behind it.
+    fs::write(entries[0].join(".snapkeep/fork.json"), [0; 200]).unwrap();
+    for entry in &entries[1..] {
+        std::os::unix::fs::symlink("/elsewhere", entry.join(".snapkeep/link")).unwrap();
+    }
+    let pooled = pooled.restart(READY_3);
+    assert_eq!((pooled.ready(), pooled.findings()), (2, Vec::new()));
+    for name in ["b", "c"] {
+        assert_eq!(pooled.open.fork(&pooled.id, name).unwrap().state, RequestState::Done);
+        let fork = pooled.world.vms.join(name);
+        assert!(!fork.join(".snapkeep/link").exists() && fs::read_link(fork.join("disk")).unwrap() == fork.join("overlay.raw"));
+    }
+    assert_eq!((pooled.pooled(), pooled.count("pool.damaged")), (vec![true, true], 0));
+    pooled.fill();
+    assert_eq!((pooled.ready(), lies_about(&pooled.world).len(), entries.iter().any(|entry| entry.exists())), (3, 0, false));
+}
+
+#[test]
 fn a_reload_changes_how_many_there_are_and_what_is_made_otherwise_goes() {
     let pooled = Pooled::new(World::new(), READY_3);
     let old: BTreeSet<PathBuf> = pooled.entries().into_iter().collect();
@@ -425,7 +446,7 @@ fn an_entry_that_somebody_meddled_with_is_not_handed_out() {
         meddle(&entry);
         assert!(
             pooled.findings().contains(&"pool.damaged".to_owned())
-                || ["another mode", "a disk linked elsewhere", "a file added"].contains(&what),
+                || ["another mode", "a disk linked elsewhere", "a file added", "a record already"].contains(&what),
             "{what}"
         );
         let request = pooled.open.fork(&pooled.id, "b").unwrap();

@@ -14,6 +14,7 @@ use crate::support::NEVER;
 use crate::support::sweep::{CONFIG, Live, Row, Scene, Told};
 use snapkeep::fork::pool::Turn;
 use snapkeep::store::fs::{Commits, Fs};
+use snapkeep::store::pool::BLANK;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -105,7 +106,7 @@ fn filled(scene: &Scene, live: &Live, told: Told) {
             assert_eq!(fs::read(entry.join(file)).unwrap(), fs::read(snapshot.join(file)).unwrap(), "{}", entry.display());
         }
         for file in ["config.json", ".snapkeep/fork.json"] {
-            assert_eq!(fs::metadata(entry.join(file)).unwrap().len(), 0, "{}", entry.display());
+            assert_eq!(fs::read(entry.join(file)).unwrap(), BLANK, "{}", entry.display());
         }
     }
 }

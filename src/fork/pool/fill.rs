@@ -16,7 +16,7 @@ use crate::snapshot::copy::{Flow, Progress};
 use crate::snapshot::materialize::{MaterializeContext, Materialized, MemoryUsed, materialize};
 use crate::store::layout::Layout;
 use crate::store::manifest::{Entry, Node};
-use crate::store::pool::{PoolName, Way, unfinished};
+use crate::store::pool::{BLANK, PoolName, Way, unfinished};
 use crate::store::{Known, Summary};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -243,7 +243,7 @@ impl Forks {
         }
     }
 
-    /// Builds the entry, durable but for its name. Files that carry names or paths are empty, and all links as they were.
+    /// Builds the entry, durable but for its name. Files that carry names or paths are blank, and all links as they were.
     fn build_entry(
         &self,
         id: &SnapshotId,
@@ -257,8 +257,8 @@ impl Forks {
         fs.mkdir(path, 0o700)?;
         let record = Layout::fork_record_in(path);
         fs.mkdir(record.parent().unwrap_or(path), 0o755)?;
-        drop(fs.create(&record, 0o644)?);
-        let blank = |entry: &Entry, _: &std::fs::File| Ok(recipe.changes.contains_key(entry.path.as_path()).then(Vec::new));
+        fs.write_all(&fs.create(&record, 0o644)?, &record, BLANK)?;
+        let blank = |entry: &Entry, _: &std::fs::File| Ok(recipe.changes.contains_key(entry.path.as_path()).then(|| BLANK.to_vec()));
         let progress = GivesWay { forks: self, stop, cancelled, waited: AtomicU64::new(0) };
         let context = MaterializeContext {
             fs,
@@ -337,11 +337,11 @@ pub(super) fn cost(recipe: &Recipe, memory: Way, disk: Way) -> u64 {
     recipe.entries.iter().fold(0_u64, |sum, entry| sum.saturating_add(own(entry)).saturating_add(4096))
 }
 
-/// The tree as an entry has it: what is empty for now gets its attributes with its contents.
+/// The tree as an entry has it: what is blank for now gets with its contents what writing would take away, and what reads differ by.
 fn blank_entries(recipe: &Recipe) -> Vec<Entry> {
     let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
     let blank = |entry: &Entry| match recipe.changes.contains_key(entry.path.as_path()) {
-        true => Entry { mode: 0o600, uid, gid, xattrs: BTreeMap::new(), ..entry.clone() },
+        true => Entry { mode: entry.mode & 0o1777, uid, gid, xattrs: BTreeMap::new(), ..entry.clone() },
         false => entry.clone(),
     };
     recipe.entries.iter().map(blank).collect()

@@ -1,6 +1,6 @@
 //! Handing out: an entry of the pool becomes a fork by a few small writes where it lies, and the rename that shows it.
 //!
-//! Files that carry names or paths lie in an entry empty, so that no directory changes when they get their contents and only
+//! Files that carry names or paths lie in an entry blank, so that no directory changes when they get their contents and only
 //! they are to be synced. Everything else of an entry is looked at, not read: what is not as it was made is dropped. The record is
 //! the first of them to be written: an entry that has one is nobody's any more, also behind a crash.
 
@@ -17,7 +17,7 @@ use crate::store::Store;
 use crate::store::fs::{Below, FileType, Fs, FsError, Meta};
 use crate::store::layout::{Layout, OURS};
 use crate::store::manifest::{Entry, FileNode, Node};
-use crate::store::pool::{PoolName, Way};
+use crate::store::pool::{self, BLANK, PoolName, Way};
 use nix::errno::Errno;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
@@ -153,6 +153,9 @@ impl<'r> Own<'r> {
             let file = fs.open_to_fill(place)?;
             let now = fs.stat_open(&file, path)?;
             fs.write_at(&file, &place.path(), bytes, 0)?;
+            if bytes.len() < BLANK.len() {
+                fs.set_len(&file, &place.path(), bytes.len() as u64)?;
+            }
             apply_meta(fs, place, &file, entry, Made { owner: (now.uid, now.gid), mode: now.mode, as_root, set_mtime: false })?;
             written.files.push(path.to_owned());
         }
@@ -205,15 +208,15 @@ fn check(store: &Store, recipe: &Recipe, name: &PoolName, dest: &mut Below<'_>) 
     let mut data = Below::open(fs, &recipe.data).map_err(text)?;
     let mut look = |path: &Path| fs.stat(dest.place(path)?);
     let record = look(&Layout::fork_record_in(Path::new(""))).map_err(text)?;
-    if !is_empty(&record, 1) {
-        return Err("its place for the record is not empty".to_owned());
+    if !is_blank(&record, 1) {
+        return Err("its place for the record is not blank".to_owned());
     }
     for entry in &recipe.entries {
         let path = entry.path.as_path();
         let now = look(path).map_err(text)?;
         let names = recipe.names_in_tree.get(path).copied().unwrap_or(1);
         let same = match &entry.node {
-            Node::File(_) if recipe.changes.contains_key(path) => is_empty(&now, names),
+            Node::File(_) if recipe.changes.contains_key(path) => is_blank(&now, names),
             Node::File(FileNode { memory: true, .. }) if name.memory == Way::Linked => {
                 let there = data.place(path).and_then(|place| fs.stat(place)).map_err(text)?;
                 there.file_id == now.file_id && entry.is_unchanged(&now)
@@ -234,8 +237,8 @@ fn check(store: &Store, recipe: &Recipe, name: &PoolName, dest: &mut Below<'_>) 
     Ok(())
 }
 
-fn is_empty(file: &Meta, names: u64) -> bool {
-    file.kind == FileType::Regular && file.size == 0 && file.links == names
+fn is_blank(file: &Meta, names: u64) -> bool {
+    file.kind == FileType::Regular && pool::is_blank(file.size) && file.links == names
 }
 
 /// Owner and mode; without the right to give files away neither owner nor set-id bits are what the manifest says.

@@ -6,7 +6,7 @@
 //!
 //! On the disk a crash leaves: an entry that was being made, under a name that says so (the next start forgets it, and it is
 //! unlinked); one that was claimed, in its place, with a record in it that says whose it was to be (unlinked as well); or one that
-//! was dropped, as `.gone-…`. An entry with its own name and an empty record is whole, and durable: it was synced before it got it.
+//! was dropped, as `.gone-…`. An entry with its own name and a blank record is whole, and durable: it was synced before it got it.
 
 mod claim;
 mod fill;
@@ -388,7 +388,7 @@ pub fn look(store: &Store) -> PoolCounts {
 /// Whether an entry is nobody's fork: what is claimed gets its record first.
 fn is_blank(fs: &Fs, entry: &Path) -> bool {
     let record = fs.stat_below(entry, &Layout::fork_record_in(Path::new("")));
-    record.is_ok_and(|record| record.is_some_and(|record| record.kind == FileType::Regular && record.size == 0))
+    record.is_ok_and(|record| record.is_some_and(|record| record.kind == FileType::Regular && pool::is_blank(record.size)))
 }
 
 /// Whether forks may be made of a snapshot ahead of need.

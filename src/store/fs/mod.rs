@@ -231,7 +231,7 @@ impl Fs {
         self.change(Op::Create, path.into(), |p| beneath::open(p, flags, mode)).map(File::from)
     }
 
-    /// Opens an empty file of ours that is to get its contents now, never one that was ever linked.
+    /// Opens a blank file of ours that is to get its contents now, never one that was ever linked.
     pub fn open_to_fill<'a>(&self, at: impl Into<Place<'a>>) -> Result<File> {
         let at = at.into();
         let fd = beneath::open(at, OFlag::O_RDWR | OFlag::O_NONBLOCK, Mode::empty()).map_err(|e| at.failed(Op::Open, e))?;

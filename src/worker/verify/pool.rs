@@ -2,10 +2,9 @@
 
 use super::Check;
 use crate::store::fs::{Below, FileType};
-use crate::store::instances::{Standing, standing};
 use crate::store::layout::Layout;
 use crate::store::manifest::{Manifest, Node};
-use crate::store::pool::list;
+use crate::store::pool::{is_blank, list};
 use std::path::Path;
 
 impl Check<'_> {
@@ -38,7 +37,7 @@ impl Check<'_> {
         }
     }
 
-    /// What of an entry is not as its snapshot has it; files that get their contents when it is handed out are empty.
+    /// What of an entry is not as its snapshot has it; files that get their contents when it is handed out are blank.
     fn damage(&self, entry: &Path, manifest: &Manifest) -> Option<String> {
         let mut below = match Below::open(self.fs, entry) {
             Ok(below) => below,
@@ -47,17 +46,16 @@ impl Check<'_> {
         let mut look = |path: &Path| self.fs.stat(below.place(path)?);
         let record = Layout::fork_record_in(Path::new(""));
         match look(&record) {
-            Ok(meta) if meta.size == 0 => {}
-            // It is being handed out, or was when the worker crashed.
-            Ok(_) if matches!(standing(self.fs, entry), Ok(Standing::Fork(_))) => return None,
-            Ok(_) => return Some("it has a fork record already; it is not handed out".to_owned()),
+            Ok(meta) if is_blank(meta.size) => {}
+            // It is being handed out, or was when a crash came; then the next start unlinks it.
+            Ok(_) => return None,
             Err(e) => return Some(format!("{e}; it is not handed out")),
         }
         for part in &manifest.entries {
             let path = part.path.as_path();
             let Node::File(_) = &part.node else { continue };
             match look(path) {
-                Ok(meta) if part.is_unchanged(&meta) || (meta.kind == FileType::Regular && meta.size == 0) => {}
+                Ok(meta) if part.is_unchanged(&meta) || (meta.kind == FileType::Regular && is_blank(meta.size)) => {}
                 Ok(_) => return Some(format!("{} is not as it was made; it is not handed out", path.display())),
                 Err(e) => return Some(format!("{e}; it is not handed out")),
             }
