@@ -133,6 +133,12 @@ impl Forks {
         Ok(())
     }
 
+    /// Whether the root's file system commits transactions whole: one that writes nothing in place.
+    pub(super) fn commits_whole(&self) -> Result<bool, FsError> {
+        let dir = self.store.fs.open_dir(self.store.layout.instances())?;
+        Ok(self.root(&dir).commits == Commits::Whole)
+    }
+
     /// Commits the running transaction of the root's file system where a fork would have to wait for it.
     pub(super) fn settle_transaction(&self) -> Result<(), FsError> {
         let fs = &self.store.fs;

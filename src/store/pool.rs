@@ -53,8 +53,8 @@ pub struct PoolName {
     pub fell_back: Option<i32>,
 }
 
-/// What the files of an entry hold that get their contents when it is handed out. Not nothing, so that they have their block: to
-/// find one for each of three thousand files took ext4 as long as all else that a burst syncs.
+/// What the files of an entry hold that get their contents when it is handed out, where files are written in place. Not nothing, so
+/// that they have their block: to find one for each of three thousand files took ext4 as long as all else that a burst syncs.
 pub const BLANK: &[u8] = b"\n";
 
 /// Whether a file is as long as one that waits for its contents.

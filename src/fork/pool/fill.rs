@@ -257,8 +257,10 @@ impl Forks {
         fs.mkdir(path, 0o700)?;
         let record = Layout::fork_record_in(path);
         fs.mkdir(record.parent().unwrap_or(path), 0o755)?;
-        fs.write_all(&fs.create(&record, 0o644)?, &record, BLANK)?;
-        let blank = |entry: &Entry, _: &std::fs::File| Ok(recipe.changes.contains_key(entry.path.as_path()).then(|| BLANK.to_vec()));
+        // Where nothing is ever written in place a block is of no use.
+        let blank = if self.commits_whole()? { &[] } else { BLANK };
+        fs.write_all(&fs.create(&record, 0o644)?, &record, blank)?;
+        let blank = |entry: &Entry, _: &std::fs::File| Ok(recipe.changes.contains_key(entry.path.as_path()).then(|| blank.to_vec()));
         let progress = GivesWay { forks: self, stop, cancelled, waited: AtomicU64::new(0) };
         let context = MaterializeContext {
             fs,
