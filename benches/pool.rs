@@ -75,29 +75,38 @@ fn main() {
         let source = Source::Fixture(if round.kind == Kind::Ext4 { 64 } else { 8 });
         (one_by_one(round, source, 0, SINGLE), without(round, source, SINGLE))
     });
-    // Where a disk is copied: a small one, so that a thousand of them fit.
+    at_once(&options);
+}
+
+/// A thousand at once, where a disk is copied: a small one, so that a thousand of them fit. To fill the pool takes longest, so that what
+/// they are measured against follows in the same round.
+fn at_once(options: &Options) {
     let source = Source::Fixture(64);
-    for (level, files, against, wanted) in [
-        (Level::BurstSyncfs, 1, "floor link 4", Some(1.15)),
-        (Level::BurstSyncfs, WRITTEN, "floor link 4, three files as here", None),
-        (Level::BurstFsync, 1, "floor link 5, a sync for each file", Some(1.0)),
-    ] {
-        let what = What { what: "1,000 forks at once, full pool", against, unit: "ms", wanted, size: SIZE };
-        let floor = |round: &Round<'_>| run_floor(round, level, (BURST, files), || {});
-        options.measure_on(Kind::Ext4, what, |round| (burst(round, source) / 1e3, floor(round) / 1e3));
-    }
-    let each = |round: &Round<'_>| burst(round, source) / BURST as f64;
-    let what = What {
-        what: "1,000 forks at once, full pool (each)",
-        against: "the same one after the other",
-        unit: "us",
-        wanted: Some(0.1),
-        size: SIZE,
-    };
-    options.measure_on(Kind::Ext4, what, |round| (each(round), one_by_one(round, source, SINGLE, SINGLE)));
-    // Ours share their syncs also one after the other: the floor has a sync for each file, directory and name.
-    let what = What { against: "floor link 2 + a journal sync, three files as here", ..what };
-    options.measure_on(Kind::Ext4, what, |round| (each(round), single_floor(round, SINGLE, WRITTEN)));
+    let (all, each) = ("1,000 forks at once, full pool", "1,000 forks at once, full pool (each)");
+    let what = |what, against, unit, wanted| What { what, against, unit, wanted, size: SIZE };
+    let whats = [
+        what(all, "floor link 4", "ms", Some(1.15)),
+        what(all, "floor link 4, three files as here", "ms", None),
+        what(all, "floor link 5, a sync for each file", "ms", Some(1.0)),
+        what(each, "the same one after the other", "us", Some(0.1)),
+        // Ours share their syncs also one after the other: the floor has a sync for each file, directory and name.
+        what(each, "floor link 2 + a journal sync, three files as here", "us", Some(0.1)),
+    ];
+    options.measure_together(Kind::Ext4, &whats, |round, asked| {
+        let ours = burst(round, source);
+        let floor = |level, files| run_floor(round, level, (BURST, files), || {}) / 1e3;
+        let others: [&dyn Fn() -> f64; 5] = [
+            &|| floor(Level::BurstSyncfs, 1),
+            &|| floor(Level::BurstSyncfs, WRITTEN),
+            &|| floor(Level::BurstFsync, 1),
+            &|| one_by_one(round, source, SINGLE, SINGLE),
+            &|| single_floor(round, SINGLE, WRITTEN),
+        ];
+        let pair = |at: usize, other: &&dyn Fn() -> f64| {
+            (if whats[at].what == all { ours / 1e3 } else { ours / BURST as f64 }, if asked[at] { other() } else { f64::NAN })
+        };
+        others.iter().enumerate().map(|(at, other)| pair(at, other)).collect()
+    });
 }
 
 /// The source `golden` in a new world, whose forks have paths of usual length: a ref is a link to one, and ext4 gives a link of 60 bytes

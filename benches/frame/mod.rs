@@ -142,27 +142,38 @@ impl Options {
 
     /// The same on one file system.
     pub fn measure_on(&self, kind: Kind, what: What<'_>, measure: impl Fn(&Round<'_>) -> (f64, f64)) {
-        if !self.wants(&format!("{} | {}", what.what, what.against)) || !self.kinds.contains(&kind) {
+        self.measure_together(kind, &[what], |round, _| vec![measure(round)]);
+    }
+
+    /// Measures several in the same rounds, on one file system: where what they have in common takes long. `measure` is told which of
+    /// them are asked for, and gives a pair for each; what it gives for others does not count.
+    pub fn measure_together(&self, kind: Kind, whats: &[What<'_>], measure: impl Fn(&Round<'_>, &[bool]) -> Vec<(f64, f64)>) {
+        let asked: Vec<bool> = whats.iter().map(|what| self.wants(&format!("{} | {}", what.what, what.against))).collect();
+        if !asked.contains(&true) || !self.kinds.contains(&kind) {
             return;
         }
         for beside in self.besides.clone() {
-            let mut pairs = Vec::new();
+            let mut rounds = Vec::new();
             for _ in 0..self.rounds {
-                let Some(fresh) = mounted(kind, what.size) else { return };
-                pairs.push(measure(&Round { path: &fresh.path, kind, beside }));
+                let size = whats.iter().map(|what| what.size).max().unwrap_or_default();
+                let Some(fresh) = mounted(kind, size) else { return };
+                rounds.push(measure(&Round { path: &fresh.path, kind, beside }, &asked));
             }
-            self.row(&Row {
-                what: what.what.to_owned(),
-                against: what.against.to_owned(),
-                fs: kind.to_string(),
-                beside,
-                unit: what.unit.to_owned(),
-                ours: median(pairs.iter().map(|p| p.0)),
-                other: median(pairs.iter().map(|p| p.1)),
-                ratio: median(pairs.iter().map(|p| p.0 / p.1)),
-                wanted: what.wanted,
-                rounds: self.rounds,
-            });
+            for (at, what) in whats.iter().enumerate().filter(|(at, _)| asked[*at]) {
+                let pairs = || rounds.iter().map(|round| round[at]);
+                self.row(&Row {
+                    what: what.what.to_owned(),
+                    against: what.against.to_owned(),
+                    fs: kind.to_string(),
+                    beside,
+                    unit: what.unit.to_owned(),
+                    ours: median(pairs().map(|p| p.0)),
+                    other: median(pairs().map(|p| p.1)),
+                    ratio: median(pairs().map(|p| p.0 / p.1)),
+                    wanted: what.wanted,
+                    rounds: self.rounds,
+                });
+            }
         }
     }
 
