@@ -193,7 +193,9 @@ fn burst(round: &Round<'_>, source: Source) -> f64 {
 
 fn run_floor(round: &Round<'_>, level: Level, (forks, json_files): (usize, usize), more: impl Fn()) -> f64 {
     let (source, root) = (round.path.join("source"), round.path.join(format!("floor-{}", uuid::Uuid::new_v4())));
-    fixture::make(&source, 64).unwrap();
+    if !source.exists() {
+        fixture::make(&source, 64).unwrap();
+    }
     std::fs::create_dir(&root).unwrap();
     let (each, turns) = if matches!(level, Level::BurstSyncfs | Level::BurstFsync) { (forks, 1) } else { (1, forks) };
     let roots: Vec<_> = (0..turns).map(|n| root.join(n.to_string())).collect();

@@ -159,8 +159,8 @@ impl Options {
                 let Some(fresh) = mounted(kind, size) else { return };
                 rounds.push(measure(&Round { path: &fresh.path, kind, beside }, &asked));
             }
-            for (at, what) in whats.iter().enumerate().filter(|(at, _)| asked[*at]) {
-                let pairs = || rounds.iter().map(|round| round[at]);
+            for (at, (what, _)) in whats.iter().zip(&asked).enumerate().filter(|(_, (_, asked))| **asked) {
+                let pairs = || rounds.iter().filter_map(|round| round.get(at));
                 self.row(&Row {
                     what: what.what.to_owned(),
                     against: what.against.to_owned(),

@@ -1,4 +1,5 @@
-//! Building one fork in staging: the snapshot's tree with files of its own, linked memory, and its record.
+//! Building one fork, in staging or of an entry of the ready pool: the snapshot's tree with files of its own, linked memory, and its
+//! record.
 
 use super::ForkError;
 use super::pool::{Claim, Pool, Written, hand_out};
@@ -74,9 +75,9 @@ impl Built {
     }
 
     /// It has its name.
-    pub(super) fn is_visible(&mut self) {
+    pub(super) fn became_visible(&mut self) {
         if let Fresh::Only(claim, _) = &mut self.fresh {
-            claim.is_fork_now();
+            claim.became_fork();
         }
     }
 }
@@ -235,8 +236,8 @@ fn entries<'r>(recipe: &'r Recipe, target: &Path) -> Cow<'r, [Entry]> {
 
 /// Step 2 for each fork by itself, first half: the data of what is new, which the kernel only begins to write, or which is waited
 /// for as the file system's commits want it.
-pub(super) fn write_back(fs: &Fs, staged: &Path, built: &Built, wait: Option<Commits>) -> Result<(), ForkError> {
-    let mut below = Below::open(fs, staged)?;
+pub(super) fn write_back(fs: &Fs, place: &Path, built: &Built, wait: Option<Commits>) -> Result<(), ForkError> {
+    let mut below = Below::open(fs, place)?;
     let record = Layout::fork_record_in(Path::new(""));
     let files: Vec<&Path> = match &built.fresh {
         Fresh::All => own_files(&built.recipe, built.memory).chain([record.as_path()]).collect(),
@@ -253,16 +254,16 @@ pub(super) fn write_back(fs: &Fs, staged: &Path, built: &Built, wait: Option<Com
 }
 
 /// Second half, where commits have no order: waits until each file and directory that is new is durable.
-pub(super) fn sync(fs: &Fs, staged: &Path, built: &Built) -> Result<(), ForkError> {
+pub(super) fn sync(fs: &Fs, place: &Path, built: &Built) -> Result<(), ForkError> {
     match &built.fresh {
-        Fresh::All => sync_all(fs, staged, &built.recipe, built.memory),
-        Fresh::Only(_, written) => Ok(written.sync(fs, staged)?),
+        Fresh::All => sync_all(fs, place, &built.recipe, built.memory),
+        Fresh::Only(_, written) => Ok(written.sync(fs, place)?),
     }
 }
 
 /// Syncs a whole tree and its record: files, then directories, contents before what names them.
-pub(super) fn sync_all(fs: &Fs, staged: &Path, recipe: &Recipe, memory: MemoryUsed) -> Result<(), ForkError> {
-    let mut below = Below::open(fs, staged)?;
+pub(super) fn sync_all(fs: &Fs, place: &Path, recipe: &Recipe, memory: MemoryUsed) -> Result<(), ForkError> {
+    let mut below = Below::open(fs, place)?;
     let record = Layout::fork_record_in(Path::new(""));
     for path in own_files(recipe, memory).chain([record.as_path()]) {
         let file = fs.open_file(below.place(path)?)?;

@@ -1,8 +1,9 @@
-//! The protocols *build* and *fail*: a burst does each step for all before the next. 1 build in staging; 2 sync; 3 rename
-//! all; 4 journal `publishing`; 5 sync the parent; 6 `done`. No name is durable before what is behind it (`durable.rs`).
+//! The protocols *build* and *fail*: a burst does each step for all before the next. 1 build in staging, or of an entry of the ready
+//! pool where that lies; 2 sync; 3 rename all; 4 journal `publishing`; 5 sync the parent; 6 `done`. No name is durable before what
+//! is behind it (`durable.rs`).
 //!
-//! After step 3 a start finds the fork in its place by its id, or in staging and makes it anew; after step 4 it finishes it
-//! from either; and once it has been finished, also if the fork is gone again by then. That is why `publishing` comes before
+//! After step 3 a start finds the fork in its place by its id, or in staging or in the pool and makes it anew; after step 4 it finishes
+//! it from its place or from staging, and makes it anew if it is in the pool; and once it has been finished, also if the fork is gone again by then. That is why `publishing` comes before
 //! the answer, why it need not come before the rename, so that both share a commit of the file system's log, and why `done`
 //! is not written by itself.
 
@@ -198,7 +199,7 @@ impl Forks {
             let target = layout.instance(&request.name.clone().into());
             match self.store.fs.rename_new(&*built.place(layout, &request), &target) {
                 Ok(()) => {
-                    built.is_visible();
+                    built.became_visible();
                     visible.push((request, built));
                 }
                 Err(e) if e.is_taken() => failed.push((request.clone(), super::queue::Denied::NameTaken(request.name).into())),
@@ -241,6 +242,8 @@ impl Forks {
             return Ok(BurstReport::default());
         }
         let now = self.store.clock.now();
+        // Entries that were given up: the next attempt may lack the room that they take.
+        self.pool.clear(&self.store.fs);
         let mut records = Vec::new();
         for (request, error) in &failed {
             self.quarantine_if_changed(&request.snapshot_id, error);

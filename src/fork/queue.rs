@@ -81,7 +81,7 @@ pub enum Record {
     Accepted { request: Box<Request> },
     /// An attempt failed; the next comes at `retry_at`.
     Attempt { id: ForkId, error: String, retry_at: DateTime<Utc> },
-    /// The fork is whole and durable in staging; from here on it can only become visible, or conflict.
+    /// The fork is whole and was renamed. Behind a power cut it may lie again where it was built.
     Publishing { id: ForkId, memory: String, disk: String, started_at: Option<DateTime<Utc>> },
     /// The fork is visible and durable.
     Done { id: ForkId, at: DateTime<Utc> },

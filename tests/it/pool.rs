@@ -10,8 +10,10 @@
 )]
 
 use crate::support::mounts::{Kind, mounted};
+use crate::support::program::Program;
 use crate::support::{NEVER, Open, World, ask};
 use snapkeep::event::Event;
+use snapkeep::fork::Forks;
 use snapkeep::fork::pool::Turn;
 use snapkeep::fork::queue::RequestState;
 use snapkeep::ids::SnapshotId;
@@ -25,8 +27,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 pub(crate) const READY_3: &str =
@@ -272,6 +275,90 @@ fn a_fork_out_of_the_pool_is_the_same_as_one_without() {
         assert_eq!(memory("pool"), memory("none"), "the page cache is shared");
         assert_eq!(pooled.findings(), [""; 0], "{kind}");
     }
+}
+
+/// A fork of `a`, made with a pool of one by a worker without capabilities, and whether it is the pool's entry.
+fn forked_without_capabilities(world: &World) -> (PathBuf, bool) {
+    let program = Program::with(world, &READY_3.replace("ready = 3", "ready = 1"));
+    let ok = |line: &str| {
+        let command = program.command(line);
+        let mut bounded = Command::new("setpriv");
+        bounded.args(["--bounding-set", "-all", "--inh-caps", "-all"]).arg(command.get_program()).args(command.get_args());
+        let output = bounded.output().unwrap();
+        assert!(output.status.success(), "{line}: {output:?}");
+    };
+    ok("init");
+    ok("snapshot a");
+    ok("once");
+    let ids = fs::read_dir(world.store.join("snapshots")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let id = SnapshotId::parse(&ids.collect::<String>()).unwrap();
+    let entry = fs::metadata(entries(world, &id).pop().unwrap()).unwrap().ino();
+    ok(&format!("fork {id} b"));
+    let fork = world.vms.join("b");
+    let is_entry = fs::metadata(&fork).unwrap().ino() == entry;
+    (fork, is_entry)
+}
+
+#[test]
+fn a_worker_without_capabilities_hands_out_what_is_read_only_or_makes_it_on_demand() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: a worker without capabilities: not root");
+        return;
+    }
+    for has_link in [false, true] {
+        let world = World::new();
+        let a = world.make_instance("a");
+        fs::create_dir(a.join("sub")).unwrap();
+        fs::write(a.join("sub/ro.json"), format!(r#"{{"disk": "{}/overlay.raw"}}"#, a.display())).unwrap();
+        fs::set_permissions(a.join("sub/ro.json"), fs::Permissions::from_mode(0o444)).unwrap();
+        if has_link {
+            // Nobody without the right to override modes can put another one in its place.
+            std::os::unix::fs::symlink(a.join("overlay.raw"), a.join("sub/link")).unwrap();
+        }
+        fs::set_permissions(a.join("sub"), fs::Permissions::from_mode(0o555)).unwrap();
+        let (fork, is_entry) = forked_without_capabilities(&world);
+        assert_eq!(is_entry, !has_link);
+        assert_eq!(fs::metadata(fork.join("sub/ro.json")).unwrap().mode() & 0o7777, 0o444);
+        assert!(fs::read_to_string(fork.join("sub/ro.json")).unwrap().contains("/b/overlay.raw"));
+        assert!(!has_link || fs::canonicalize(fork.join("sub/link")).unwrap() == fork.join("overlay.raw"));
+    }
+}
+
+/// Has the forks recover while an entry that has its name already waits to be durable with it.
+#[derive(Debug, Default)]
+struct Interrupts {
+    shelf: OnceLock<PathBuf>,
+    forks: OnceLock<Arc<Forks>>,
+    seen: Mutex<Vec<(usize, u64)>>,
+}
+
+impl Gate for Interrupts {
+    fn before(&self, op: Op, path: &Path) -> Result<(), nix::errno::Errno> {
+        let (Some(shelf), Some(forks)) = (self.shelf.get(), self.forks.get()) else { return Ok(()) };
+        let named =
+            fs::read_dir(shelf).into_iter().flatten().filter(|e| !e.as_ref().unwrap().file_name().as_encoded_bytes().starts_with(b"."));
+        if op == Op::Fsync && path == shelf {
+            let named = named.count();
+            forks.recover().unwrap();
+            self.seen.lock().unwrap().push((named, forks.pool().counts().ready));
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn an_entry_is_handed_out_by_nobody_before_whoever_made_it_has_put_it_on_its_shelf() {
+    let world = World::new();
+    world.make_instance("a");
+    let id = world.open().take("a").unwrap();
+    let gate = Arc::new(Interrupts::default());
+    let (_worker, open) = start(&world, READY_3, Fs::gated(Arc::clone(&gate) as _)).unwrap();
+    gate.shelf.set(open.store.layout.pool_of(&id)).unwrap();
+    gate.forks.set(Arc::clone(&open.forks)).unwrap();
+    fill(&open);
+    let seen = gate.seen.lock().unwrap().clone();
+    assert!(seen.contains(&(1, 0)) && seen.iter().all(|(named, ready)| *named == 0 || *named as u64 == ready + 1), "{seen:?}");
+    assert_eq!(open.forks.pool().counts().ready, 3);
 }
 
 #[test]

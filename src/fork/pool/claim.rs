@@ -1,7 +1,7 @@
 //! Who has an entry while a fork is made of it.
 
 use super::{Pool, is_ready};
-use crate::ids::SnapshotId;
+use crate::ids::{ForkId, SnapshotId};
 use crate::store::Store;
 use crate::store::pool::PoolName;
 use std::path::{Path, PathBuf};
@@ -48,8 +48,16 @@ impl Claim {
     }
 
     /// It lies there no longer: it has a fork's name.
-    pub(in crate::fork) fn is_fork_now(&mut self) {
+    pub(in crate::fork) fn became_fork(&mut self) {
         self.is_fork = true;
+    }
+
+    /// It is not as it was made: under a name that says so, if that can be had, no later process takes it for whole.
+    pub(super) fn discard(mut self, store: &Store) {
+        let gone = store.layout.pool_gone(&ForkId::generate());
+        if store.fs.rename_new(&self.path, &gone).is_ok() {
+            self.path = gone;
+        }
     }
 }
 

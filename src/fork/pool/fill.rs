@@ -339,11 +339,12 @@ pub(super) fn cost(recipe: &Recipe, memory: Way, disk: Way) -> u64 {
     recipe.entries.iter().fold(0_u64, |sum, entry| sum.saturating_add(own(entry)).saturating_add(4096))
 }
 
-/// The tree as an entry has it: what is blank for now gets with its contents what writing would take away, and what reads differ by.
+/// The tree as an entry has it. What is blank for now can be opened by its owner, and gets owner, extended attributes and set-id bits,
+/// which writing would take away, with its contents.
 fn blank_entries(recipe: &Recipe) -> Vec<Entry> {
     let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
     let blank = |entry: &Entry| match recipe.changes.contains_key(entry.path.as_path()) {
-        true => Entry { mode: entry.mode & 0o1777, uid, gid, xattrs: BTreeMap::new(), ..entry.clone() },
+        true => Entry { mode: (entry.mode & 0o1777) | 0o600, uid, gid, xattrs: BTreeMap::new(), ..entry.clone() },
         false => entry.clone(),
     };
     recipe.entries.iter().map(blank).collect()

@@ -20,7 +20,6 @@ use crate::store::manifest::{Entry, FileNode, Node};
 use crate::store::pool::{self, BLANK, PoolName, Way};
 use nix::errno::Errno;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -83,11 +82,19 @@ pub(in crate::fork) fn hand_out(
             opened => opened.map_err(|e| e.to_string()),
         };
         match opened.and_then(|mut entry| check(store, recipe, claim.name(), &mut entry).map(|()| entry)) {
-            Ok(mut entry) => {
-                let written = own.write(store, &mut entry, recipe)?;
-                return Ok(Some(built(claim, written, recipe)));
+            Ok(mut entry) => match own.write(store, &mut entry, recipe) {
+                Ok(written) => return Ok(Some(built(claim, written, recipe))),
+                // What only a right of root's would write, as a link in a directory that is read-only, is made on demand.
+                Err(e) if matches!(e.source, Errno::EACCES | Errno::EPERM) => {
+                    tracing::debug!(error = %e, "an entry of the pool cannot be handed out");
+                    return Ok(None);
+                }
+                Err(e) => return Err(e.into()),
+            },
+            Err(why) => {
+                store.events.emit(Event::PoolDamaged { snapshot: id.clone(), entry: claim.name().to_string(), why });
+                claim.discard(store);
             }
-            Err(why) => store.events.emit(Event::PoolDamaged { snapshot: id.clone(), entry: claim.name().to_string(), why }),
         }
     }
     Ok(None)
@@ -137,9 +144,9 @@ impl<'r> Own<'r> {
         Ok(own)
     }
 
-    /// Writes it into the entry. The calls for a file are those by which a fork without a pool gets it, so that they come out
+    /// Writes it into the entry. Its attributes follow by the calls by which a fork without a pool gets them, so that they come out
     /// the same.
-    fn write(&self, store: &Store, dest: &mut Below<'_>, recipe: &Recipe) -> Result<Written, ForkError> {
+    fn write(&self, store: &Store, dest: &mut Below<'_>, recipe: &Recipe) -> Result<Written, FsError> {
         let fs = &store.fs;
         let as_root = crate::store::fs::gives_owners();
         let mut written = Written::default();
@@ -151,11 +158,12 @@ impl<'r> Own<'r> {
             let path = entry.path.as_path();
             let place = dest.place(path)?;
             let file = fs.open_to_fill(place)?;
-            let now = fs.stat_open(&file, path)?;
             fs.write_at(&file, &place.path(), bytes, 0)?;
             if bytes.len() < BLANK.len() {
                 fs.set_len(&file, &place.path(), bytes.len() as u64)?;
             }
+            // Behind the writes, which may take set-id bits away.
+            let now = fs.stat_open(&file, path)?;
             apply_meta(fs, place, &file, entry, Made { owner: (now.uid, now.gid), mode: now.mode, as_root, set_mtime: false })?;
             written.files.push(path.to_owned());
         }
@@ -206,14 +214,13 @@ fn check(store: &Store, recipe: &Recipe, name: &PoolName, dest: &mut Below<'_>) 
     let is_root = crate::store::fs::gives_owners();
     let text = |e: FsError| e.to_string();
     let mut data = Below::open(fs, &recipe.data).map_err(text)?;
-    let mut look = |path: &Path| fs.stat(dest.place(path)?);
-    let record = look(&Layout::fork_record_in(Path::new(""))).map_err(text)?;
+    let record = look(fs, dest, &Layout::fork_record_in(Path::new(""))).map_err(text)?;
     if !is_blank(&record, 1) {
         return Err("its place for the record is not blank".to_owned());
     }
     for entry in &recipe.entries {
         let path = entry.path.as_path();
-        let now = look(path).map_err(text)?;
+        let now = look(fs, dest, path).map_err(text)?;
         let names = recipe.names_in_tree.get(path).copied().unwrap_or(1);
         let same = match &entry.node {
             Node::File(_) if recipe.changes.contains_key(path) => is_blank(&now, names),
@@ -223,11 +230,13 @@ fn check(store: &Store, recipe: &Recipe, name: &PoolName, dest: &mut Below<'_>) 
             }
             Node::File(_) => entry.is_unchanged(&now) && now.links == names && has_meta(&now, entry, is_root),
             Node::Dir => now.kind == FileType::Directory && now.mtime_ns == entry.mtime_ns && has_meta(&now, entry, is_root),
-            Node::Symlink(target) => {
-                let length = target.as_os_str().as_bytes().len() as u64;
-                now.kind == FileType::Symlink && now.size == length && now.mtime_ns == entry.mtime_ns
+            // Read, for a power cut may leave one that was pointed somewhere else, and nothing else of who had the entry.
+            Node::Symlink(target) if now.kind == FileType::Symlink => {
+                let there = dest.place(path).and_then(|place| fs.read_link(place)).map_err(text)?;
+                there == target.as_os_str() && now.mtime_ns == entry.mtime_ns
             }
-            Node::Hardlink(first) => look(first.as_path()).map_err(text)?.file_id == now.file_id,
+            Node::Symlink(_) => false,
+            Node::Hardlink(first) => look(fs, dest, first.as_path()).map_err(text)?.file_id == now.file_id,
         };
         if !same {
             let what = if path.as_os_str().is_empty() { Path::new("its directory") } else { path };
@@ -235,6 +244,10 @@ fn check(store: &Store, recipe: &Recipe, name: &PoolName, dest: &mut Below<'_>) 
         }
     }
     Ok(())
+}
+
+fn look(fs: &Fs, entry: &mut Below<'_>, path: &Path) -> Result<Meta, FsError> {
+    fs.stat(entry.place(path)?)
 }
 
 fn is_blank(file: &Meta, names: u64) -> bool {

@@ -24,7 +24,7 @@ use crate::ids::{ForkId, SnapshotId};
 use crate::policy::SnapshotState;
 use crate::store::fs::{FileType, Fs, FsError};
 use crate::store::layout::Layout;
-use crate::store::pool::{self, PoolName};
+use crate::store::pool::{self, PoolName, unfinished};
 use crate::store::{RootProof, SnapshotGuard, Store};
 use chrono::{DateTime, Utc};
 use plan::{Plan, Shelf};
@@ -50,7 +50,7 @@ pub struct PoolCounts {
 pub struct Pool {
     config: RwLock<PoolConfig>,
     state: Mutex<State>,
-    /// Somebody took an entry, or wants something else.
+    /// Entries were taken, or something else is wanted.
     changed: Condvar,
     /// One at a time unlinks what was dropped.
     clearing: Mutex<()>,
@@ -169,6 +169,10 @@ impl Pool {
         for (id, names) in shelves {
             for name in std::mem::take(names) {
                 let entry = store.layout.pool_entry(id, &name.to_string());
+                if own.as_ref() == Some(&store.layout.pool_entry(id, &unfinished(&name.id))) {
+                    // It has just got its name: whoever made it puts it on the shelf when that is durable.
+                    continue;
+                }
                 if is_blank(&store.fs, &entry) && !leftovers.contains(&entry) {
                     names.push(name);
                 } else {
@@ -242,7 +246,7 @@ impl Pool {
             .extract_if(.., |id, _| !wanted.contains_key(id) && !claims.contains_key(id))
             .map(|(snapshot, names)| Unwanted { snapshot, names, left: None })
             .collect();
-        for (id, shelf) in shelves {
+        for (id, shelf) in shelves.iter_mut().filter(|(id, _)| wanted.contains_key(id)) {
             let stamp = kits.get(id).map(|kit| &kit.recipe.stamp);
             let mut excess = plan.drop.get(id).copied().unwrap_or(0);
             let must_go = |name: &mut PoolName| {
@@ -262,15 +266,14 @@ impl Pool {
     /// An entry is whole and has its name. Returns how many the snapshot has.
     fn put(&self, id: &SnapshotId, name: PoolName) -> usize {
         let mut state = self.state();
+        // Under the same lock: from here on a start finds it on the disk.
+        state.making = None;
         state.failures.remove(id);
         if let Some(kit) = state.kits.get_mut(id) {
             kit.made += 1;
         }
         let shelf = state.shelves.entry(id.clone()).or_default();
-        // A start in between may have found it on the disk.
-        if !shelf.contains(&name) {
-            shelf.push(name);
-        }
+        shelf.push(name);
         shelf.len()
     }
 
@@ -379,10 +382,14 @@ impl Pool {
 #[must_use]
 pub fn look(store: &Store) -> PoolCounts {
     let listing = if store.prove_root().is_ok() { pool::list(&store.fs, &store.layout).unwrap_or_default() } else { Default::default() };
+    let mut ready = 0;
     for (id, entries) in &listing.whole {
-        store.note_pool(id, entries.len());
+        let is_ready = |name: &&PoolName| is_blank(&store.fs, &store.layout.pool_entry(id, &name.to_string()));
+        let count = entries.iter().filter(is_ready).count();
+        store.note_pool(id, count);
+        ready += count as u64;
     }
-    PoolCounts { ready: listing.whole.values().map(|entries| entries.len() as u64).sum(), ..PoolCounts::default() }
+    PoolCounts { ready, ..PoolCounts::default() }
 }
 
 /// Whether an entry is nobody's fork: what is claimed gets its record first.
