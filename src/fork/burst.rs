@@ -3,9 +3,9 @@
 //! is behind it (`durable.rs`).
 //!
 //! After step 3 a start finds the fork in its place by its id, or in staging or in the pool and makes it anew; after step 4 it finishes
-//! it from its place or from staging, and makes it anew if it is in the pool; and once it has been finished, also if the fork is gone again by then. That is why `publishing` comes before
-//! the answer, why it need not come before the rename, so that both share a commit of the file system's log, and why `done`
-//! is not written by itself.
+//! it from its place or from staging, and makes it anew if it is in the pool; and once it has been finished, also if the fork is gone
+//! again by then. That is why `publishing` comes before the answer, why it need not come before the rename, so that both share a
+//! commit of the file system's log, and why `done` is not written by itself.
 
 use super::build::{self, Built, Crew};
 use super::durable::{Done, Synced};
@@ -242,8 +242,10 @@ impl Forks {
             return Ok(BurstReport::default());
         }
         let now = self.store.clock.now();
-        // Entries that were given up: the next attempt may lack the room that they take.
-        self.pool.clear(&self.store.fs);
+        if proof.is_some() {
+            // Entries that were given up: the next attempt may lack the room that they take.
+            self.pool.clear(&self.store.fs);
+        }
         let mut records = Vec::new();
         for (request, error) in &failed {
             self.quarantine_if_changed(&request.snapshot_id, error);

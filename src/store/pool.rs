@@ -54,7 +54,7 @@ pub struct PoolName {
 }
 
 /// What the files of an entry hold that get their contents when it is handed out, where files are written in place. Not nothing, so
-/// that they have their block: to find one for each of three thousand files took ext4 as long as all else that a burst syncs.
+/// that they have their block: to find one for each of three thousand files, and to convert it, is much of what ext4 does in a burst.
 pub const BLANK: &[u8] = b"\n";
 
 /// Whether a file is as long as one that waits for its contents.

@@ -335,10 +335,9 @@ struct Interrupts {
 impl Gate for Interrupts {
     fn before(&self, op: Op, path: &Path) -> Result<(), nix::errno::Errno> {
         let (Some(shelf), Some(forks)) = (self.shelf.get(), self.forks.get()) else { return Ok(()) };
-        let named =
-            fs::read_dir(shelf).into_iter().flatten().filter(|e| !e.as_ref().unwrap().file_name().as_encoded_bytes().starts_with(b"."));
         if op == Op::Fsync && path == shelf {
-            let named = named.count();
+            let names = fs::read_dir(shelf).into_iter().flatten().map(|entry| entry.unwrap().file_name());
+            let named = names.filter(|name| !name.as_encoded_bytes().starts_with(b".")).count();
             forks.recover().unwrap();
             self.seen.lock().unwrap().push((named, forks.pool().counts().ready));
         }

@@ -173,7 +173,7 @@ impl Pool {
                     // It has just got its name: whoever made it puts it on the shelf when that is durable.
                     continue;
                 }
-                if is_blank(&store.fs, &entry) && !leftovers.contains(&entry) {
+                if is_unclaimed(&store.fs, &entry) && !leftovers.contains(&entry) {
                     names.push(name);
                 } else {
                     leftovers.insert(entry);
@@ -384,7 +384,7 @@ pub fn look(store: &Store) -> PoolCounts {
     let listing = if store.prove_root().is_ok() { pool::list(&store.fs, &store.layout).unwrap_or_default() } else { Default::default() };
     let mut ready = 0;
     for (id, entries) in &listing.whole {
-        let is_ready = |name: &&PoolName| is_blank(&store.fs, &store.layout.pool_entry(id, &name.to_string()));
+        let is_ready = |name: &&PoolName| is_unclaimed(&store.fs, &store.layout.pool_entry(id, &name.to_string()));
         let count = entries.iter().filter(is_ready).count();
         store.note_pool(id, count);
         ready += count as u64;
@@ -393,7 +393,7 @@ pub fn look(store: &Store) -> PoolCounts {
 }
 
 /// Whether an entry is nobody's fork: what is claimed gets its record first.
-fn is_blank(fs: &Fs, entry: &Path) -> bool {
+fn is_unclaimed(fs: &Fs, entry: &Path) -> bool {
     let record = fs.stat_below(entry, &Layout::fork_record_in(Path::new("")));
     record.is_ok_and(|record| record.is_some_and(|record| record.kind == FileType::Regular && pool::is_blank(record.size)))
 }
