@@ -4,7 +4,7 @@
 //! may be more than one, refs are read while what was read before is put in. The index, and what is reported, come out the same on any
 //! number of them: one thread puts everything in, in the order of ids.
 
-use super::fs::{Dir, DirEntry, Fs, FsError, LISTED};
+use super::fs::{Dir, DirEntry, Fs, FsError, Lister};
 use super::index::{Index, Known, RefTarget, Summary};
 use super::layout::Layout;
 use super::manifest::{LIMIT, RecordError};
@@ -26,6 +26,13 @@ pub(super) struct Loaded {
 
 /// So long are records that are read at once; of one that is longer this is the beginning.
 const AT_ONCE: usize = 64 << 10;
+
+/// A top directory with the snapshots that are named in it, and what else is.
+struct Listing {
+    dir: Dir,
+    ids: Vec<SnapshotId>,
+    strays: Vec<OsString>,
+}
 
 /// The marks of one snapshot, and what each does.
 type FoundMarks = Vec<(&'static MarkKind, Result<Effect, RecordError>)>;
@@ -54,8 +61,13 @@ impl Loader<'_> {
         let snapshots = self.top(&self.layout.snapshots())?;
         loaded.is_fresh &= snapshots.as_ref().is_none_or(|(_, ids)| ids.is_empty());
         let found = snapshots.as_ref().map(|(dir, ids)| self.read_snapshots(dir, ids)).unwrap_or_default();
-        let (marks, refs) = (self.top(&self.layout.marks())?, self.top(&self.layout.refs())?);
-        let read_refs = || refs.as_ref().map(|(dir, ids)| self.read_refs(dir, ids)).unwrap_or_default();
+        let marks = self.top(&self.layout.marks())?;
+        // Read soon after they are listed: a reader's store goes on changing.
+        let read_refs = || -> Result<_, StoreError> {
+            let Some(listing) = self.listing(&self.layout.refs())? else { return Ok(None) };
+            let found = self.read_refs(&listing.dir, &listing.ids);
+            Ok(Some((listing, found)))
+        };
         let put = || {
             if let Some((_, ids)) = &snapshots {
                 loaded.highest_seq = self.put_snapshots(ids, found, &mut loaded.index);
@@ -64,11 +76,10 @@ impl Loader<'_> {
                 self.marks(dir, ids, &mut loaded.index);
             }
         };
-        let found_refs = if self.threads <= 1 {
-            // Soon after they were listed: a reader's store goes on changing.
-            let found = read_refs();
+        let refs = if self.threads <= 1 {
+            let refs = read_refs();
             put();
-            found
+            refs
         } else {
             // Only one thread puts in what was read; the others go on reading meanwhile.
             std::thread::scope(|scope| {
@@ -78,8 +89,9 @@ impl Loader<'_> {
                 reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             })
         };
-        if let Some((_, ids)) = &refs {
-            self.put_refs(ids, found_refs, &mut loaded.index);
+        if let Some((listing, found)) = refs? {
+            let (_, ids) = self.named_in(listing);
+            self.put_refs(&ids, found, &mut loaded.index);
         }
         if let Some((dir, ids)) = self.top(&self.layout.holds())? {
             self.holds(&dir, &ids, &mut loaded.index);
@@ -111,22 +123,34 @@ impl Loader<'_> {
         }
     }
 
-    /// A top directory, and the names in it that are snapshot ids; any other is reported, and left alone. `None` if it is
-    /// not there.
-    fn top(&self, path: &Path) -> Result<Option<(Dir, Vec<SnapshotId>)>, StoreError> {
+    /// What a top directory names. `None` if it is not there.
+    fn listing(&self, path: &Path) -> Result<Option<Listing>, StoreError> {
         let dir = match self.fs.open_dir(path) {
             Ok(dir) => dir,
             Err(e) if e.is_not_found() => return Ok(None),
             Err(e) => return Err(e.into()),
         };
-        let mut ids = Vec::new();
+        let (mut ids, mut strays) = (Vec::new(), Vec::new());
         for entry in self.fs.list_open(&dir)? {
             match entry.name.to_str().map(SnapshotId::parse) {
                 Some(Ok(id)) => ids.push(id),
-                _ => self.unreadable(&path.join(&entry.name), "its name is not a snapshot id", &[]),
+                _ => strays.push(entry.name),
             }
         }
-        Ok(Some((dir, ids)))
+        Ok(Some(Listing { dir, ids, strays }))
+    }
+
+    /// The snapshots that a top directory names; what else is in it is reported, and left alone.
+    fn named_in(&self, Listing { dir, ids, strays }: Listing) -> (Dir, Vec<SnapshotId>) {
+        for stray in strays {
+            self.unreadable(&dir.path().join(stray), "its name is not a snapshot id", &[]);
+        }
+        (dir, ids)
+    }
+
+    /// A top directory with the snapshots that are named in it, if it is there.
+    fn top(&self, path: &Path) -> Result<Option<(Dir, Vec<SnapshotId>)>, StoreError> {
+        Ok(self.listing(path)?.map(|listing| self.named_in(listing)))
     }
 
     fn unreadable(&self, path: &Path, why: &str, blocks: &[&SnapshotId]) {
@@ -242,9 +266,9 @@ impl Loader<'_> {
     }
 
     fn read_refs(&self, dir: &Dir, ids: &[SnapshotId]) -> Vec<Result<FoundRefs, FsError>> {
-        let read = |buffer: &mut Vec<u8>, id: &SnapshotId| -> Result<FoundRefs, FsError> {
+        let read = |lister: &mut Lister, id: &SnapshotId| -> Result<FoundRefs, FsError> {
             let of = self.fs.open_dir(dir.at(id.as_str().as_ref()))?;
-            let all = self.fs.list_by(&of, buffer)?.into_iter().filter(|entry| !is_temporary(&entry.name));
+            let all = self.fs.list_by(&of, lister)?.into_iter().filter(|entry| !is_temporary(&entry.name));
             let one = |entry: DirEntry| {
                 let fork = entry.name.to_str().and_then(|name| ForkId::parse(name).ok());
                 let found = fork.map(|fork| (fork, target_of(self.fs.read_link(of.at(&entry.name)))));
@@ -252,7 +276,8 @@ impl Loader<'_> {
             };
             Ok(all.map(one).collect())
         };
-        par::each(self.threads, ids, || vec![0; LISTED], read).collect()
+        let lister = || if ids.len() > 1 { Lister::within(dir) } else { Lister::default() };
+        par::each(self.threads, ids, lister, read).collect()
     }
 
     fn put_refs(&self, ids: &[SnapshotId], found: Vec<Result<FoundRefs, FsError>>, index: &mut Index) {

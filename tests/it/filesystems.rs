@@ -14,6 +14,7 @@ use crate::support::{World, fixture};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use snapkeep::fork::queue::RequestState;
 use snapkeep::snapshot::copy::Flow;
+use snapkeep::store::fs::{Fs, Lister};
 use snapkeep::worker::verify::verify;
 use std::collections::HashSet;
 use std::fs;
@@ -44,6 +45,46 @@ fn snapshots_and_forks_are_whole_on_each_file_system_and_share_extents_where_it_
         assert!(disk.blocks() * 512 < disk.size() / 4, "{kind}: holes stay holes");
         let found = verify(&open.store.fs, &open.store.layout, &HashSet::new(), Flow::quiet());
         assert_eq!(found.findings, [], "{kind}");
+    }
+}
+
+#[test]
+fn all_names_of_a_directory_are_listed_however_many_there_are() {
+    for kind in Kind::ALL {
+        let Some(fs_) = mounted(kind, Kind::SMALLEST) else { continue };
+        let store = Fs::real();
+        let top = store.open_dir(&fs_.path).unwrap();
+        let mut lister = Lister::within(&top);
+        for (nth, count) in [0, 1, 2, 300, 2000, 1].into_iter().enumerate() {
+            let path = fs_.path.join(format!("d{nth}"));
+            fs::create_dir(&path).unwrap();
+            let name = |n: usize| format!("{}é{n:05}", "x".repeat((n * 7) % 240));
+            (0..count).for_each(|n| fs::write(path.join(name(n)), "").unwrap());
+            // What was there once is not counted any more.
+            fs::write(path.join("gone"), "").unwrap();
+            fs::remove_file(path.join("gone")).unwrap();
+            let mut names: Vec<String> = (0..count).map(name).collect();
+            if count > 1 {
+                fs::rename(path.join(&names[1]), path.join("renamed")).unwrap();
+                names[1] = "renamed".to_owned();
+            }
+            names.sort();
+            let dir = store.open_dir(top.at(path.file_name().unwrap())).unwrap();
+            let listed = store.list_by(&dir, &mut lister).unwrap();
+            let listed: Vec<&str> = listed.iter().map(|entry| entry.name.to_str().unwrap()).collect();
+            assert_eq!(listed, names, "{kind}: {count} names");
+            // What the lister goes by.
+            let bytes = listed.iter().map(|name| name.len() as u64).sum::<u64>();
+            assert!(kind != Kind::Btrfs || fs::metadata(&path).unwrap().len() == 2 * bytes);
+        }
+        // One of another device says nothing of its names by its size.
+        let other = fs_.path.join("d0");
+        mount(Some("none"), &other, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        (0..500).for_each(|n| fs::write(other.join(format!("{n}{}", "x".repeat(100))), "").unwrap());
+        let dir = store.open_dir(&other).unwrap();
+        assert_eq!(store.list_by(&dir, &mut lister).unwrap().len(), 500, "{kind}");
+        drop(dir);
+        umount2(&other, MntFlags::MNT_DETACH).unwrap();
     }
 }
 

@@ -1,15 +1,13 @@
 //! Calls that only look: a gate is told of them, and cannot fail them.
 
-use super::{Dir, Fs, FsError, Op, Place, Result};
+use super::{Fs, FsError, Op, Place, Result};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, SFlag};
-use std::collections::HashSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 /// What a directory entry is.
@@ -90,15 +88,6 @@ pub struct Space {
     pub size: u64,
     /// What may be written still.
     pub free: u64,
-}
-
-/// A name in a directory; its type is not to be trusted on every file system, so it is not here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DirEntry {
-    /// The name, any bytes.
-    pub name: OsString,
-    /// Inode number as the directory tells it.
-    pub inode: u64,
 }
 
 impl Fs {
@@ -200,83 +189,6 @@ impl Fs {
         }
         self.looks(Op::Read, at);
         nix::fcntl::readlinkat(at.fd(), at.name()).map_err(|e| at.failed(Op::Read, e))
-    }
-
-    /// The names in a directory, sorted by bytes; `.` and `..` left out.
-    pub fn list<'a>(&self, at: impl Into<Place<'a>>) -> Result<Vec<DirEntry>> {
-        let dir = self.open_dir(at)?;
-        self.list_here(&dir)
-    }
-
-    /// The names in an open directory, sorted by bytes.
-    pub fn list_open(&self, dir: &Dir) -> Result<Vec<DirEntry>> {
-        // A second descriptor, so that the position of the first is nobody's business.
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
-        let again = super::beneath::open(dir.at(OsStr::new(".")), flags, Mode::empty());
-        let again = again.map_err(|e| Place::Path(dir.path()).failed(Op::List, e))?;
-        self.list_here(&Dir::new(again, dir.path().to_owned()))
-    }
-
-    /// The names in a directory that was opened for this alone: its descriptor is at the end then.
-    pub fn list_here(&self, dir: &Dir) -> Result<Vec<DirEntry>> {
-        self.list_by(dir, &mut vec![0; LISTED])
-    }
-
-    /// The same through a buffer of the caller's, of [`LISTED`] bytes: for who lists many directories.
-    pub fn list_by(&self, dir: &Dir, buffer: &mut [u8]) -> Result<Vec<DirEntry>> {
-        let mut entries = Vec::new();
-        self.each_entry(dir, buffer, |entry| {
-            entries.push((beginning(&entry.name), entry));
-            true
-        })?;
-        entries.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.name.cmp(&b.1.name)));
-        Ok(entries.into_iter().map(|(_, entry)| entry).collect())
-    }
-
-    /// Like [`Fs::list`], empty for a directory that does not exist.
-    pub fn list_if_there<'a>(&self, at: impl Into<Place<'a>>) -> Result<Vec<DirEntry>> {
-        match self.list(at) {
-            Ok(entries) => Ok(entries),
-            Err(e) if e.is_not_found() => Ok(Vec::new()),
-            Err(e) => Err(e),
-        }
-    }
-
-    /// The names in a directory, in no order, none if it is not there; `None` if there are more than `most`: then the rest of
-    /// it is not read.
-    pub fn names_up_to(&self, dir: &Path, most: usize) -> Result<Option<HashSet<OsString>>> {
-        let dir = match self.open_dir(dir) {
-            Err(e) if e.is_not_found() => return Ok(Some(HashSet::new())),
-            dir => dir?,
-        };
-        let mut names = HashSet::new();
-        self.each_entry(&dir, &mut vec![0; LISTED], |entry| {
-            names.insert(entry.name);
-            names.len() <= most
-        })?;
-        Ok((names.len() <= most).then_some(names))
-    }
-
-    /// Tells what is in an open directory until it is told to stop.
-    fn each_entry(&self, dir: &Dir, buffer: &mut [u8], mut tell: impl FnMut(DirEntry) -> bool) -> Result<()> {
-        self.looks(Op::List, dir.path().into());
-        loop {
-            let len = super::sys::getdents(dir, buffer).map_err(|e| Place::Path(dir.path()).failed(Op::List, e))?;
-            let mut rest = buffer.get(..len).unwrap_or_default();
-            if rest.is_empty() {
-                return Ok(());
-            }
-            while let Some((entry, after)) = entry_of(rest) {
-                if entry.name != "." && entry.name != ".." && !tell(entry) {
-                    return Ok(());
-                }
-                rest = after;
-            }
-            // Never half a listing: what is not in it may be taken for gone.
-            if !rest.is_empty() {
-                return Err(Place::Path(dir.path()).failed(Op::List, Errno::EIO));
-            }
-        }
     }
 
     /// Extended attributes of an open file or directory, sorted by name; none where the file system has none.
@@ -391,23 +303,5 @@ impl Fs {
     }
 }
 
-/// The first sixteen bytes of a name, beside which most need not be looked at to be put in order: that takes half the time where
-/// there are a hundred thousand.
-fn beginning(name: &OsStr) -> [u8; 16] {
-    let mut first = [0; 16];
-    first.iter_mut().zip(name.as_bytes()).for_each(|(to, from)| *to = *from);
-    first
-}
-
 /// Most records of ours are no longer.
 const SMALL: usize = 1024;
-/// Bytes of a listing at a time.
-pub const LISTED: usize = 16 << 10;
-
-/// The first entry of a listing, and what comes behind it (struct linux_dirent64, getdents64(2)).
-fn entry_of(listed: &[u8]) -> Option<(DirEntry, &[u8])> {
-    let inode = u64::from_ne_bytes(listed.get(..8)?.try_into().ok()?);
-    let len = usize::from(u16::from_ne_bytes(listed.get(16..18)?.try_into().ok()?));
-    let name = listed.get(19..len)?.split(|byte| *byte == 0).next()?;
-    Some((DirEntry { name: OsStr::from_bytes(name).to_owned(), inode }, listed.get(len..)?))
-}

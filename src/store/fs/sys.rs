@@ -230,33 +230,25 @@ pub fn open_elsewhere(file: &File) -> nix::Result<bool> {
     }
 }
 
-/// Room for some hundred names.
-const NAMES: usize = 32 << 10;
 /// Bytes of struct linux_dirent64 before the name (getdents64(2)): inode, offset, length, type.
 const BEFORE_NAME: usize = 19;
 
-/// Tells every name of an open directory but `.` and `..`, from its position on, and whether the directory says that it is
-/// of a directory: a hint, which not every file system gives (getdents64(2)).
+/// Tells names of an open directory but `.` and `..`, from its position on, as many as fit into `buffer`, and whether the
+/// directory says that each is of a directory: a hint, which not every file system gives (getdents64(2)). How many bytes of
+/// the buffer they took; 0 at the end.
 ///
 /// # Errors
 /// Those of the call.
-pub fn each_name(dir: &impl AsRawFd, mut tell: impl FnMut(&OsStr, bool)) -> nix::Result<()> {
-    let mut buffer = vec![0_u8; NAMES];
-    loop {
-        // SAFETY: the descriptor is open, and the kernel writes no more than the buffer's length into it.
-        let rc = unsafe { libc::syscall(libc::SYS_getdents64, dir.as_raw_fd(), buffer.as_mut_ptr(), buffer.len()) };
-        let len = usize::try_from(Errno::result(rc)?).unwrap_or(0);
-        let mut rest = buffer.get(..len).unwrap_or_default();
-        if rest.is_empty() {
-            return Ok(());
+pub fn some_names(dir: &impl AsRawFd, buffer: &mut [u8], mut tell: impl FnMut(&OsStr, bool)) -> nix::Result<usize> {
+    let len = getdents(dir, buffer)?;
+    let mut rest = buffer.get(..len).unwrap_or_default();
+    while let Some(([low, high, kind], name)) = rest.get(BEFORE_NAME - 3..).and_then(<[u8]>::split_first_chunk) {
+        let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+        if name != b"." && name != b".." {
+            tell(OsStr::from_bytes(name), *kind == libc::DT_DIR);
         }
-        while let Some(([low, high, kind], name)) = rest.get(BEFORE_NAME - 3..).and_then(<[u8]>::split_first_chunk) {
-            let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-            if name != b"." && name != b".." {
-                tell(OsStr::from_bytes(name), *kind == libc::DT_DIR);
-            }
-            let len = usize::from(u16::from_ne_bytes([*low, *high]));
-            rest = rest.get(len.max(1)..).unwrap_or_default();
-        }
+        let len = usize::from(u16::from_ne_bytes([*low, *high]));
+        rest = rest.get(len.max(1)..).unwrap_or_default();
     }
+    Ok(len)
 }

@@ -1,7 +1,7 @@
 //! Removing a tree: the one place that does, always below an open directory, never through a symbolic link.
 
 use super::mounts::Mounts;
-use super::{Below, Dir, Fs, FsError, Op, Place, Result, sys};
+use super::{Below, Dir, Fs, FsError, Lister, Op, Place, Result};
 use nix::errno::Errno;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,6 +11,7 @@ use std::path::PathBuf;
 pub struct Remover {
     fs: Fs,
     mounts: Mounts,
+    lister: Option<Lister>,
 }
 
 impl Fs {
@@ -22,7 +23,7 @@ impl Fs {
     /// What removes many.
     #[must_use]
     pub fn remover(&self) -> Remover {
-        Remover { fs: self.clone(), mounts: Mounts::default() }
+        Remover { fs: self.clone(), mounts: Mounts::default(), lister: None }
     }
 }
 
@@ -49,12 +50,13 @@ impl Remover {
         if let Some(path) = self.mounts.below(tree.root())? {
             return Err(FsError { op: Op::Unlink, path, source: Errno::EBUSY });
         }
+        let lister = self.lister.get_or_insert_with(|| Lister::within(tree.root()));
         let mut path = PathBuf::new();
-        let mut pending = vec![fs.unlink_files(tree.root())?];
+        let mut pending = vec![fs.unlink_files(tree.root(), lister)?];
         while let Some(rest) = pending.last_mut() {
             if let Some(name) = rest.pop() {
                 path.push(name);
-                pending.push(fs.unlink_files(tree.dir(&path)?)?);
+                pending.push(fs.unlink_files(tree.dir(&path)?, lister)?);
             } else {
                 pending.pop();
                 if !pending.is_empty() {
@@ -70,14 +72,14 @@ impl Remover {
 impl Fs {
     /// Unlinks what is in an open directory and is no directory; returns the names of those that are, sorted. The directory
     /// gets all the owner's bits, so that its entries can go.
-    fn unlink_files(&self, dir: &Dir) -> Result<Vec<OsString>> {
+    fn unlink_files(&self, dir: &Dir, lister: &mut Lister) -> Result<Vec<OsString>> {
         let meta = self.stat_open(dir, dir.path())?;
         if meta.mode & 0o700 != 0o700 {
             self.set_mode(dir, dir.path(), meta.mode | 0o700)?;
         }
         let (mut dirs, mut others) = (Vec::new(), Vec::new());
         let list = |name: &std::ffi::OsStr, is_dir: bool| if is_dir { &mut dirs } else { &mut others }.push(name.to_owned());
-        sys::each_name(dir, list).map_err(|e| Place::Path(dir.path()).failed(Op::List, e))?;
+        lister.each_name(dir, &meta, list).map_err(|e| Place::Path(dir.path()).failed(Op::List, e))?;
         others.sort();
         for name in others {
             match self.unlink(dir.at(&name)) {
@@ -177,5 +179,36 @@ mod tests {
         assert!(at("elsewhere/a/0/file").exists() && at("elsewhere/0/file").exists() && at("elsewhere/a/b").exists());
         Fs::real().remove_tree(&at("tree")).unwrap();
         assert!(!at("tree").exists() && at("elsewhere/a/0/file").exists());
+    }
+
+    /// Once puts a file where one was unlinked.
+    #[derive(Debug)]
+    struct Late(std::sync::Mutex<Option<PathBuf>>);
+
+    impl Gate for Late {
+        fn before(&self, _op: Op, _path: &Path) -> std::result::Result<(), Errno> {
+            Ok(())
+        }
+        fn after(&self, op: Op, path: &Path) {
+            let mut late = self.0.lock().unwrap();
+            if op == Op::Unlink && late.as_ref().is_some_and(|at| path.parent() == at.parent()) {
+                std::fs::write(late.take().unwrap(), b"x").unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn however_many_names_go_and_one_that_comes_meanwhile_stays() {
+        let temp = tempfile::tempdir().unwrap();
+        let tree = temp.path().join("tree");
+        std::fs::create_dir_all(tree.join("a")).unwrap();
+        // More than are listed at once.
+        (0..1000).for_each(|n| std::fs::write(tree.join(format!("a/{n:0100}")), b"x").unwrap());
+        let gate = Arc::new(Late(std::sync::Mutex::new(Some(tree.join("a/late")))));
+        let failed = Fs::gated(gate).remove_tree(&tree).unwrap_err();
+        assert_eq!(failed.source, Errno::ENOTEMPTY);
+        assert_eq!(std::fs::read_dir(tree.join("a")).unwrap().count(), 1);
+        Fs::real().remove_tree(&tree).unwrap();
+        assert!(!tree.exists());
     }
 }
