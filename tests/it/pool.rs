@@ -277,8 +277,9 @@ fn a_fork_out_of_the_pool_is_the_same_as_one_without() {
     }
 }
 
-/// A fork of `a`, made with a pool of one by a worker without capabilities, and whether it is the pool's entry.
-fn forked_without_capabilities(world: &World) -> (PathBuf, bool) {
+/// A fork of `a`, made with a pool of one by a worker without capabilities, whether it is the pool's entry, and whether it was
+/// reported that the pool is of no use.
+fn forked_without_capabilities(world: &World) -> (PathBuf, bool, bool) {
     let program = Program::with(world, &READY_3.replace("ready = 3", "ready = 1"));
     let ok = |line: &str| {
         let command = program.command(line);
@@ -286,6 +287,7 @@ fn forked_without_capabilities(world: &World) -> (PathBuf, bool) {
         bounded.args(["--bounding-set", "-all", "--inh-caps", "-all"]).arg(command.get_program()).args(command.get_args());
         let output = bounded.output().unwrap();
         assert!(output.status.success(), "{line}: {output:?}");
+        String::from_utf8_lossy(&output.stderr).contains("pool.failed")
     };
     ok("init");
     ok("snapshot a");
@@ -293,10 +295,10 @@ fn forked_without_capabilities(world: &World) -> (PathBuf, bool) {
     let ids = fs::read_dir(world.store.join("snapshots")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let id = SnapshotId::parse(&ids.collect::<String>()).unwrap();
     let entry = fs::metadata(entries(world, &id).pop().unwrap()).unwrap().ino();
-    ok(&format!("fork {id} b"));
+    let is_reported = ok(&format!("fork {id} b"));
     let fork = world.vms.join("b");
     let is_entry = fs::metadata(&fork).unwrap().ino() == entry;
-    (fork, is_entry)
+    (fork, is_entry, is_reported)
 }
 
 #[test]
@@ -316,8 +318,8 @@ fn a_worker_without_capabilities_hands_out_what_is_read_only_or_makes_it_on_dema
             std::os::unix::fs::symlink(a.join("overlay.raw"), a.join("sub/link")).unwrap();
         }
         fs::set_permissions(a.join("sub"), fs::Permissions::from_mode(0o555)).unwrap();
-        let (fork, is_entry) = forked_without_capabilities(&world);
-        assert_eq!(is_entry, !has_link);
+        let (fork, is_entry, is_reported) = forked_without_capabilities(&world);
+        assert_eq!((is_entry, is_reported), (!has_link, has_link));
         assert_eq!(fs::metadata(fork.join("sub/ro.json")).unwrap().mode() & 0o7777, 0o444);
         assert!(fs::read_to_string(fork.join("sub/ro.json")).unwrap().contains("/b/overlay.raw"));
         assert!(!has_link || fs::canonicalize(fork.join("sub/link")).unwrap() == fork.join("overlay.raw"));

@@ -4,7 +4,7 @@
 //! that the snapshot is still there and may be forked. A cut that comes first takes the directory away under it.
 
 use super::plan::{Fact, Plan, Shelf, plan, wanted};
-use super::{Failure, Kit, Making, Unwanted, Wanted, is_ready};
+use super::{Kit, Making, Unwanted, Wanted, is_ready};
 use crate::config::{MemoryMethod, PoolConfig, Reserve};
 use crate::event::Event;
 use crate::fork::build::{disk_of, sync_all, why_not};
@@ -24,8 +24,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A snapshot of which none could be made is left alone for so long.
-const REST: Duration = Duration::from_secs(60);
 /// How long an entry that is being made waits in all for requests to end: with more of them than there is time for, an empty
 /// pool would otherwise stay empty.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -168,12 +166,7 @@ impl Forks {
 
     fn pool_failed(&self, id: &SnapshotId, error: &ForkError) {
         self.quarantine_if_changed(id, error);
-        let until = self.store.clock.since_boot() + REST;
-        let error = error.to_string();
-        let before = self.pool.state().failures.insert(id.clone(), Failure { error: error.clone(), until });
-        if before.is_none_or(|before| before.error != error) {
-            self.store.events.emit(Event::PoolFailed { snapshot: id.clone(), error });
-        }
+        self.pool.failed(&self.store, id, error.to_string());
     }
 
     /// Drops what nobody wants, what is made otherwise by now, and what there is no room for; true if anything was.

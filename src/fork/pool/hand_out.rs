@@ -86,7 +86,9 @@ pub(in crate::fork) fn hand_out(
                 Ok(written) => return Ok(Some(built(claim, written, recipe))),
                 // What only a right of root's would write, as a link in a directory that is read-only, is made on demand.
                 Err(e) if matches!(e.source, Errno::EACCES | Errno::EPERM) => {
-                    tracing::debug!(error = %e, "an entry of the pool cannot be handed out");
+                    // Below the entry, and so the same for each of them.
+                    let what = e.path.strip_prefix(claim.path()).unwrap_or(&e.path).display();
+                    pool.failed(store, id, format!("{what} of one that lay ready cannot be written: {}", e.source.desc()));
                     return Ok(None);
                 }
                 Err(e) => return Err(e.into()),

@@ -110,7 +110,10 @@ struct Unwanted {
     left: Option<usize>,
 }
 
-/// Why none can be made for now.
+/// A snapshot of which none could be made, or none handed out, is left alone for so long.
+const REST: Duration = Duration::from_secs(60);
+
+/// Why none is made for now.
 #[derive(Debug)]
 struct Failure {
     error: String,
@@ -275,6 +278,15 @@ impl Pool {
         let shelf = state.shelves.entry(id.clone()).or_default();
         shelf.push(name);
         shelf.len()
+    }
+
+    /// None could be made of a snapshot, or what was made is of no use: it is left alone for a while, and each reason is told once.
+    fn failed(&self, store: &Store, id: &SnapshotId, error: String) {
+        let until = store.clock.since_boot() + REST;
+        let before = self.state().failures.insert(id.clone(), Failure { error: error.clone(), until });
+        if before.is_none_or(|before| before.error != error) {
+            store.events.emit(Event::PoolFailed { snapshot: id.clone(), error });
+        }
     }
 
     /// Whether there may be something to hand out: for who would have to prepare for it.
