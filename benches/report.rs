@@ -83,9 +83,11 @@ fn replace(page: &str, name: &str, block: &str) -> String {
 
 /// One table: a line for each thing on each file system, alone and beside a writer.
 fn block(name: &str, rows: &[Row]) -> String {
-    let rounds = rows.iter().map(|row| row.rounds).max().unwrap_or(0);
-    let fewer = if rows.iter().any(|row| row.rounds < rounds) { ", or of as many as stand behind the ratio" } else { "" };
-    let mut text = format!("\n    cargo bench --bench {name}\n\nMedians of {rounds}{fewer}.\n\n");
+    // What most of them have.
+    let rounds = rows.iter().map(|row| row.rounds).max_by_key(|rounds| rows.iter().filter(|row| row.rounds == *rounds).count());
+    let rounds = rounds.unwrap_or(0);
+    let others = if rows.iter().any(|row| row.rounds != rounds) { ", or of as many as stand behind the ratio" } else { "" };
+    let mut text = format!("\n    cargo bench --bench {name}\n\nMedians of {rounds}{others}.\n\n");
     text += "| what | against | fs | alone | | ratio | beside 1 GiB | | ratio | wanted |\n|---|---|---|---|---|---|---|---|---|---|\n";
     let mut seen: Vec<(&str, &str, &str)> = Vec::new();
     for row in rows {
@@ -97,8 +99,8 @@ fn block(name: &str, rows: &[Row]) -> String {
         let of = |beside| rows.iter().find(|r| (r.what.as_str(), r.against.as_str(), r.fs.as_str()) == key && r.beside == beside);
         let cells = |row: Option<&Row>| match row {
             Some(row) => {
-                let fewer = if row.rounds < rounds { format!(" ({})", row.rounds) } else { String::new() };
-                format!("{} {} | {} | **{:.2}**{fewer}", number(row.ours), row.unit, number(row.other), row.ratio)
+                let other = if row.rounds == rounds { String::new() } else { format!(" ({})", row.rounds) };
+                format!("{} {} | {} | **{:.2}**{other}", number(row.ours), row.unit, number(row.other), row.ratio)
             }
             None => "| | ".to_owned(),
         };
