@@ -280,7 +280,8 @@ impl Pool {
         shelf.len()
     }
 
-    /// None could be made of a snapshot, or what was made is of no use: it is left alone for a while, and each reason is told once.
+    /// None could be made of a snapshot, or what was made is of no use: it is left alone for a while. A reason is told once, and
+    /// again when one was made since.
     fn failed(&self, store: &Store, id: &SnapshotId, error: String) {
         let until = store.clock.since_boot() + REST;
         let before = self.state().failures.insert(id.clone(), Failure { error: error.clone(), until });

@@ -176,3 +176,18 @@ fn entry_of(listed: &[u8]) -> Option<(DirEntry, &[u8])> {
     let name = listed.get(19..len)?.split(|byte| *byte == 0).next()?;
     Some((DirEntry { name: OsStr::from_bytes(name).to_owned(), inode }, listed.get(len..)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_tells_that_a_listing_is_whole_only_on_the_device_that_counts_names_by_it() {
+        let lister = Lister { sized: Some(7), ..Lister::default() };
+        assert!(lister.is_all((7, 0), 0) && lister.is_all((7, 10), 5));
+        assert!(!lister.is_all((7, 12), 5) && !lister.is_all((7, 8), 5) && !lister.is_all((8, 10), 5));
+        assert!(!Lister::default().is_all((0, 0), 0), "nowhere else");
+        // A name more would have been listed too.
+        assert!(lister.had_room(LISTED - LONGEST) && !lister.had_room(LISTED - LONGEST + 1));
+    }
+}
