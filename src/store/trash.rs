@@ -234,7 +234,7 @@ impl Store {
     /// [`StoreError`]; then those that were noted before are.
     pub fn doom_snapshots(&self, entries: &[Trashed]) -> Result<Vec<Trashed>, StoreError> {
         // What the last record had and this one has not is gone, also after a power cut; and so are names of before a rename.
-        self.fs.fsync_dir(&self.layout.trash())?;
+        self.settle_trash()?;
         let record = Unlinking { format: FORMAT, entries: entries.iter().map(Trashed::name).collect() };
         write_record(&self.fs, &self.layout.unlinking(), &record)?;
         // Whoever brings one back has its lock from its look at the record until the rename: that is over behind this.
@@ -247,11 +247,23 @@ impl Store {
     /// # Errors
     /// [`FsError`]; names that are gone do no harm.
     pub fn forget_doomed(&self) -> Result<(), FsError> {
-        self.fs.fsync_dir(&self.layout.trash())?;
+        self.settle_trash()?;
         match self.fs.unlink(&self.layout.unlinking()) {
             Err(e) if e.is_not_found() => Ok(()),
             done => done,
         }
+    }
+
+    /// What is gone from the trash is so before the record of it changes. Where the file system commits in order that is so by itself.
+    fn settle_trash(&self) -> Result<(), FsError> {
+        let path = self.layout.trash();
+        let trash = self.fs.open_dir(&path)?;
+        let record = self.layout.unlinking();
+        let beside = record.parent().and_then(|ledger| self.fs.open_dir(ledger).ok()).and_then(|ledger| self.fs.seen(ledger));
+        if self.fs.keeps_order(&trash) && beside == self.fs.seen(&trash) {
+            return Ok(());
+        }
+        self.fs.fsync(&trash, &path)
     }
 
     /// Renames an entry so that nothing can bring it back; durable once its trash is synced. Returns what it is then.

@@ -94,6 +94,7 @@ pub struct Fs {
     gate: Option<Arc<dyn Gate>>,
     pace: Option<Pace>,
     copy_rate: Option<Arc<CopyRate>>,
+    looks: order::Looks,
 }
 
 impl Fs {

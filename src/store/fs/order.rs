@@ -18,6 +18,7 @@ use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, fst
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// How changes of metadata become durable.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,26 +40,43 @@ pub struct FileSystem {
     blocks: u64,
 }
 
+/// What was seen of file systems lately.
+pub(super) type Looks = Arc<Mutex<Vec<(FileSystem, Commits)>>>;
+
+/// A store and its root are on one or two.
+const MOST_LOOKS: usize = 8;
+
 /// The first Linux of which it is known that FIEMAP waits on btrfs.
 const WAITS_ON_BTRFS: (u32, u32) = (6, 9);
 
 impl Fs {
-    /// How the file system of an open directory commits. A look, and no promise: whoever cannot look is told
-    /// [`Commits::Anyhow`]. A gate says it itself.
+    /// How the file system of an open directory commits: looked at once, and again when it is another one. A look, and no promise:
+    /// whoever cannot look is told [`Commits::Anyhow`]. A gate says it itself.
     #[must_use]
     pub fn commits(&self, dir: &Dir) -> Commits {
         if let Some(gate) = &self.gate {
             return gate.commits();
         }
-        let Ok(kind) = fstatfs(dir).map(|stat| stat.filesystem_type()) else { return Commits::Anyhow };
-        let Some(mount) = super::mounts::of(dir) else { return Commits::Anyhow };
-        let is_split = || mount.options().any(|option| option.starts_with("rtdev=") || option.starts_with("logdev="));
-        match mount.kind.as_str() {
-            "xfs" if kind == XFS_SUPER_MAGIC && !is_split() => Commits::InOrder,
-            "ext4" if kind == EXT4_SUPER_MAGIC && mount.has_own_journal() => Commits::InOrder,
-            "btrfs" if kind == BTRFS_SUPER_MAGIC && is_new_enough() && sys::commit(dir).is_ok() => Commits::Whole,
-            _ => Commits::Anyhow,
+        let Some(seen) = self.seen(dir) else { return Commits::Anyhow };
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, commits)) = looks.iter().find(|(before, _)| *before == seen) {
+            return *commits;
         }
+        if looks.len() >= MOST_LOOKS {
+            looks.clear();
+        }
+        let commits = look(dir);
+        looks.push((seen, commits));
+        commits
+    }
+
+    /// Whether all changes of metadata below an open directory become durable in the order in which they were made
+    /// ([`Commits::InOrder`]), so that one sync of it is enough for what came before.
+    #[must_use]
+    pub fn keeps_order(&self, dir: &Dir) -> bool {
+        // To look how btrfs commits takes a commit.
+        let cannot = self.gate.is_none() && self.seen(dir).is_none_or(|seen| seen.kind == i128::from(BTRFS_SUPER_MAGIC.0));
+        !cannot && self.commits(dir) == Commits::InOrder
     }
 
     /// What tells a file system from another one that is mounted in its place, as far as a look does.
@@ -92,6 +110,18 @@ impl Fs {
     /// Commits the running transaction of a file system that commits them whole, without writing anybody's data.
     pub fn commit(&self, dir: &Dir) -> Result<()> {
         self.change(Op::Commit, dir.path().into(), |_| sys::commit(dir))
+    }
+}
+
+fn look(dir: &Dir) -> Commits {
+    let Ok(kind) = fstatfs(dir).map(|stat| stat.filesystem_type()) else { return Commits::Anyhow };
+    let Some(mount) = super::mounts::of(dir) else { return Commits::Anyhow };
+    let is_split = || mount.options().any(|option| option.starts_with("rtdev=") || option.starts_with("logdev="));
+    match mount.kind.as_str() {
+        "xfs" if kind == XFS_SUPER_MAGIC && !is_split() => Commits::InOrder,
+        "ext4" if kind == EXT4_SUPER_MAGIC && mount.has_own_journal() => Commits::InOrder,
+        "btrfs" if kind == BTRFS_SUPER_MAGIC && is_new_enough() && sys::commit(dir).is_ok() => Commits::Whole,
+        _ => Commits::Anyhow,
     }
 }
 

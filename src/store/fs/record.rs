@@ -1,11 +1,19 @@
 //! Small records, one or many, replaced whole.
 
-use super::{Fs, Result, sys};
+use super::{Commits, Dir, Fs, Result, sys};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// So many are open at a time.
 const AT_ONCE: usize = 256;
+
+/// A directory that records are in.
+struct Directory {
+    open: Result<Dir>,
+    /// See [`Fs::keeps_order`].
+    keeps_order: bool,
+}
 
 fn temporary(path: &Path) -> PathBuf {
     let mut temp = path.as_os_str().to_owned();
@@ -15,7 +23,8 @@ fn temporary(path: &Path) -> PathBuf {
 
 impl Fs {
     /// Writes a small record so that a reader sees the old one, the new one or none, and the new one is durable on return:
-    /// temporary file beside it, fsync, rename over, fsync of the directory.
+    /// temporary file beside it, fsync, rename over, fsync of the directory. Where the file system commits in order
+    /// ([`Fs::keeps_order`]) the file is only written: the last sync is of all that came before.
     pub fn replace_record(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         self.replace_records(&[(path, bytes)]).pop().unwrap_or(Ok(()))
     }
@@ -44,7 +53,15 @@ impl Fs {
                 let _ = sys::begin_writing(file, sys::WHOLE);
             });
         }
-        let sync = |(file, temp): (Result<File>, &PathBuf)| file.and_then(|file| self.fsync(&file, temp));
+        let parent = |path: &Path| path.parent().unwrap_or(Path::new("/")).to_owned();
+        let mut dirs: BTreeMap<PathBuf, Directory> = BTreeMap::new();
+        for (path, _) in records {
+            dirs.entry(parent(path)).or_insert_with_key(|path| self.directory(path));
+        }
+        let sync = |(file, temp): (Result<File>, &PathBuf)| {
+            let keeps_order = dirs.get(&parent(temp)).is_some_and(|dir| dir.keeps_order);
+            file.and_then(|file| if keeps_order { self.write_back(&file, temp, Commits::InOrder) } else { self.fsync(&file, temp) })
+        };
         let synced: Vec<Result<()>> = files.into_iter().zip(&temps).map(sync).collect();
         let named = synced.into_iter().zip(records.iter().zip(&temps)).map(|(synced, ((path, _), temp))| {
             let renamed = synced.and_then(|()| self.rename_over(temp, *path));
@@ -52,18 +69,22 @@ impl Fs {
             renamed.inspect_err(|_| drop(self.unlink(temp)))
         });
         let mut answers: Vec<Result<()>> = named.collect();
-        let parent = |path: &Path| path.parent().unwrap_or(Path::new("/")).to_owned();
-        let named = records.iter().zip(&answers).filter(|(_, answer)| answer.is_ok());
-        let mut dirs: Vec<PathBuf> = named.map(|((path, _), _)| parent(path)).collect();
-        dirs.sort();
-        dirs.dedup();
-        for dir in dirs {
-            if let Err(error) = self.fsync_dir(&dir) {
-                let in_it = records.iter().zip(&mut answers).filter(|((path, _), _)| path.parent() == Some(dir.as_path()));
-                in_it.filter(|(_, answer)| answer.is_ok()).for_each(|(_, answer)| *answer = Err(error.clone()));
+        for (path, dir) in dirs {
+            let in_it = |((at, _), _): &(&(&Path, &[u8]), &mut Result<()>)| parent(at) == path;
+            let mut named = records.iter().zip(&mut answers).filter(in_it).filter(|(_, answer)| answer.is_ok()).peekable();
+            if named.peek().is_some()
+                && let Err(error) = dir.open.and_then(|dir| self.fsync(&dir, &path))
+            {
+                named.for_each(|(_, answer)| *answer = Err(error.clone()));
             }
         }
         answers
+    }
+
+    fn directory(&self, path: &Path) -> Directory {
+        let open = self.open_dir(path);
+        let keeps_order = open.as_ref().is_ok_and(|dir| self.keeps_order(dir));
+        Directory { open, keeps_order }
     }
 
     fn begin_record(&self, temp: &Path, bytes: &[u8]) -> Result<File> {

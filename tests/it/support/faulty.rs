@@ -199,10 +199,11 @@ impl Gate for Faulty {
                 state.files.insert(path.to_owned());
             }
             Op::WriteOut => drop(state.written_out.insert(path.to_owned())),
-            Op::Commit => {
+            // What comes first is durable first: one sync is of all that came before.
+            Op::Commit | Op::Fsync if op == Op::Commit || self.commits == Commits::InOrder => {
                 let State { names, files, written_out, .. } = &mut *state;
                 names.clear();
-                files.retain(|file| !written_out.contains(file));
+                files.retain(|file| file != path && !written_out.contains(file));
             }
             Op::Fsync => {
                 state.files.remove(path);
