@@ -24,8 +24,9 @@ mod support;
 use floor::{Floor, Level, Mode};
 use frame::{Options, Round, What};
 use snapkeep::config::{PoolConfig, Prefork};
-use snapkeep::fork::Forks;
 use snapkeep::fork::pool::Turn;
+use snapkeep::fork::queue::Request;
+use snapkeep::fork::{ForkError, Forks};
 use snapkeep::ids::SnapshotId;
 use snapkeep::reclaim::Reclaim;
 use snapkeep::store::Store;
@@ -65,15 +66,15 @@ fn main() {
         let what = What { what, against: "floor link 2 + a journal sync", unit: "us", wanted: Some(1.3), size: SIZE };
         // Where each of these disks is copied, there is room for some of them only.
         let count = if matches!(source, Source::Extents) { SINGLE / 4 } else { SINGLE };
-        options.measure(what, |round| (one_by_one(round, source, count, count), single_floor(round, count, 1)));
+        options.measure(what, |round| (one_by_one(round, source, (count, count), AWAITED), single_floor(round, count, 1)));
     }
     let against = "the same, three files as here";
     let what = What { what: "a durable fork out of the pool", against, unit: "us", wanted: None, size: SIZE };
-    options.measure(what, |round| (one_by_one(round, Source::Fixture(8), SINGLE, SINGLE), single_floor(round, SINGLE, WRITTEN)));
+    options.measure(what, |round| (one_by_one(round, Source::Fixture(8), (SINGLE, SINGLE), AWAITED), single_floor(round, SINGLE, WRITTEN)));
     let what = What { what: "a durable fork, pool empty", against: "the same without a pool", unit: "us", wanted: Some(1.0), size: SIZE };
     options.measure(what, |round| {
         let source = Source::Fixture(if round.kind == Kind::Ext4 { 64 } else { 8 });
-        (one_by_one(round, source, 0, SINGLE), without(round, source, SINGLE))
+        (one_by_one(round, source, (0, SINGLE), AWAITED), without(round, source, SINGLE))
     });
     at_once(&options);
 }
@@ -99,7 +100,7 @@ fn at_once(options: &Options) {
             &|| floor(Level::BurstSyncfs, 1),
             &|| floor(Level::BurstSyncfs, WRITTEN),
             &|| floor(Level::BurstFsync, 1),
-            &|| one_by_one(round, source, SINGLE, SINGLE),
+            &|| one_by_one(round, source, (SINGLE, SINGLE), Open::fork),
             &|| single_floor(round, SINGLE, WRITTEN),
         ];
         let pair = |at: usize, other: &&dyn Fn() -> f64| {
@@ -161,21 +162,27 @@ fn store(world: &World, ready: Option<usize>) -> (Open, SnapshotId) {
     (open, id)
 }
 
+/// How a fork is asked for and made.
+type Make = fn(&Open, &SnapshotId, &str) -> Result<Request, ForkError>;
+
+/// As `snapkeep fork` does it, and a request with `Prefer: wait`: whoever asks waits until it is made.
+const AWAITED: Make = Open::fork_awaited;
+
 /// Microseconds for each of `forks`, with `ready` in the pool.
-fn one_by_one(round: &Round<'_>, source: Source, ready: usize, forks: usize) -> f64 {
+fn one_by_one(round: &Round<'_>, source: Source, (ready, forks): (usize, usize), make: Make) -> f64 {
     let world = world(round, source);
     let (open, id) = store(&world, Some(ready));
-    time_each(round, &open, &id, forks)
+    time_each(round, &open, &id, forks, make)
 }
 
 fn without(round: &Round<'_>, source: Source, forks: usize) -> f64 {
     let world = world(round, source);
     let (open, id) = store(&world, None);
-    time_each(round, &open, &id, forks)
+    time_each(round, &open, &id, forks, AWAITED)
 }
 
-fn time_each(round: &Round<'_>, open: &Open, id: &SnapshotId, forks: usize) -> f64 {
-    let ((), took) = round.time(|| (0..forks).for_each(|n| drop(open.fork(id, &format!("f{n}")).unwrap())));
+fn time_each(round: &Round<'_>, open: &Open, id: &SnapshotId, forks: usize, make: Make) -> f64 {
+    let ((), took) = round.time(|| (0..forks).for_each(|n| drop(make(open, id, &format!("f{n}")).unwrap())));
     took.as_secs_f64() * 1e6 / forks as f64
 }
 

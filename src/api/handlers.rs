@@ -126,8 +126,8 @@ pub(super) async fn fork(State(api): Shared, Path(id): Path<String>, headers: He
     }
     let key = asked.key.clone();
     let wait = wait_of(&headers).map(|wait| wait.min(LONGEST_WAIT));
-    // Accepted first, whoever waits: that is durable, and quick.
-    let mut answer = act(&api, move |b| b.fork(&id, &asked, None)).await?;
+    // Accepted first, whoever waits: that is durable, and quick. What is out of the pool is made by then.
+    let mut answer = act(&api, move |b| b.fork(&id, &asked, wait.map(|_| Duration::ZERO))).await?;
     if let Some(wait) = wait {
         answer = settled(&api, answer, wait).await?;
     }

@@ -36,17 +36,9 @@ impl Forks {
         let guards: BTreeMap<SnapshotId, SnapshotGuard> = ids.into_iter().map(|id| (id.clone(), self.store.lock_snapshot(id))).collect();
         let mut answers = self.admit(&asks);
         self.make_refs(&guards, &mut answers);
-        self.journal_accepted(&mut answers);
-        self.sync_refs(&guards, &mut answers);
+        let are_durable = self.make_durable(&asks, &guards, &mut answers);
         drop(guards);
-        for request in answers.iter().filter_map(Admitted::new_request) {
-            self.store.events.emit(Event::ForkQueued {
-                fork: request.id.clone(),
-                name: request.name.to_string(),
-                snapshot: request.snapshot_id.clone(),
-                key: request.key.clone(),
-            });
-        }
+        answers.iter().filter_map(Admitted::new_request).filter(|_| are_durable).for_each(|request| self.report_queued(request));
         answers.into_iter().map(Admitted::answer).collect()
     }
 
@@ -149,6 +141,31 @@ impl Forks {
         }
     }
 
+    /// Steps 3 and 4; or later, if all who asked wait (`awaited.rs`): then false.
+    fn make_durable(&self, asks: &[Ask], guards: &BTreeMap<SnapshotId, SnapshotGuard>, answers: &mut [Admitted]) -> bool {
+        self.promise_known(asks, answers);
+        let new: Vec<&Request> = answers.iter().filter_map(Admitted::new_request).collect();
+        if self.may_promise_later(asks, &new) {
+            if let Err(e) = self.accept_unpromised(&new) {
+                refuse(answers, |_| true, || ForkError::Journal(e.to_string()));
+            }
+            return false;
+        }
+        self.journal_accepted(answers);
+        self.sync_refs(guards, answers);
+        true
+    }
+
+    /// The event of a request that is durable, as is its ref.
+    pub(super) fn report_queued(&self, request: &Request) {
+        self.store.events.emit(Event::ForkQueued {
+            fork: request.id.clone(),
+            name: request.name.to_string(),
+            snapshot: request.snapshot_id.clone(),
+            key: request.key.clone(),
+        });
+    }
+
     /// Step 4. Only requests whose refs are durable come into the queue, where they may be built; the others end here, before
     /// anybody was told of them.
     fn sync_refs(&self, guards: &BTreeMap<SnapshotId, SnapshotGuard>, answers: &mut [Admitted]) {
@@ -197,13 +214,21 @@ impl Forks {
 }
 
 /// Where an ask stands between the steps.
-enum Admitted {
+pub(super) enum Admitted {
     New(Box<Request>),
     Before(Box<Request>),
     No(ForkError),
 }
 
 impl Admitted {
+    /// Which request it is, if it is one.
+    pub(super) fn id(&self) -> Option<&ForkId> {
+        match self {
+            Self::New(request) | Self::Before(request) => Some(&request.id),
+            Self::No(_) => None,
+        }
+    }
+
     fn new_request(&self) -> Option<&Request> {
         match self {
             Self::New(request) => Some(request),

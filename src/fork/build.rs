@@ -130,10 +130,18 @@ fn to_copy(entries: &[Entry]) -> u64 {
     bytes.fold(0, u64::saturating_add)
 }
 
-/// Step 1 of the protocol *build*.
+/// Step 1 of the protocol *build* where a fork lies ready; `None` if none does.
+pub(super) fn build_ready(store: &Store, pool: &Arc<Pool>, recipe: &Arc<Recipe>, request: &Request) -> Result<Option<Built>, ForkError> {
+    if request.attempts > 0 {
+        // What an attempt left that was cut short; behind a crash the start clears it.
+        store.fs.remove_tree(&store.layout.staged_fork(&request.id))?;
+    }
+    debug_span!("hand_out").in_scope(|| hand_out(store, pool, recipe, request))
+}
+
+/// Step 1 of the protocol *build* where none does.
 pub(super) fn build(
     store: &Store,
-    pool: &Arc<Pool>,
     recipe: &Arc<Recipe>,
     source: Option<&Source>,
     config: ForkConfig,
@@ -142,13 +150,6 @@ pub(super) fn build(
 ) -> Result<Built, ForkError> {
     let staged = store.layout.staged_fork(&request.id);
     let target = store.layout.instance(&request.name.clone().into());
-    if request.attempts > 0 {
-        // What an attempt left that was cut short; behind a crash the start clears it.
-        store.fs.remove_tree(&staged)?;
-    }
-    if let Some(built) = debug_span!("hand_out").in_scope(|| hand_out(store, pool, recipe, request))? {
-        return Ok(built);
-    }
     store.fs.mkdir(&staged, 0o700)?;
     write_record(store, &staged, request)?;
     let rewrite = |entry: &Entry, _: &std::fs::File| match recipe.changes.get(entry.path.as_path()) {

@@ -88,6 +88,12 @@ impl Forks {
         drop(self.changed.wait_timeout(self.state(), most));
     }
 
+    /// Waits until each of these requests has come to its end, `most` at the longest.
+    pub fn wait_for_ends(&self, requests: &[ForkId], most: Duration) {
+        let is_open = |state: &mut super::State| requests.iter().any(|id| state.queue.get(id).is_some_and(|r| !r.state.is_final()));
+        drop(self.changed.wait_timeout_while(self.state(), most, is_open));
+    }
+
     /// Wakes everybody who waits, for example at the stop.
     pub fn wake(&self) {
         self.changed.notify_all();
@@ -168,10 +174,7 @@ impl Forks {
             while let Some(request) = requests.get(next.fetch_add(1, Ordering::SeqCst)) {
                 let (fork, name, snapshot) = (&request.id, &request.name, &request.snapshot_id);
                 let _span = debug_span!(parent: burst, "fork", %fork, %name, %snapshot).entered();
-                let built = self.recipe(&request.snapshot_id).and_then(|recipe| {
-                    build::build(&self.store, &self.pool, &recipe, sources.get(&request.snapshot_id), self.config(), request, crew)
-                });
-                mine.push((request.clone(), built));
+                mine.push((request.clone(), self.build_one(request, sources.get(&request.snapshot_id), crew)));
             }
             mine
         };
@@ -186,6 +189,15 @@ impl Forks {
             }
             all
         })
+    }
+
+    fn build_one(&self, request: &Request, source: Option<&Source>, crew: Crew<'_>) -> Result<Built, ForkError> {
+        let recipe = self.recipe(&request.snapshot_id)?;
+        if let Some(built) = build::build_ready(&self.store, &self.pool, &recipe, request)? {
+            return Ok(built);
+        }
+        self.promise([&request.id])?;
+        build::build(&self.store, &recipe, source, self.config(), request, crew)
     }
 
     /// Steps 3 to 6, and the event. Those whose name was taken meanwhile are added to `failed`.
@@ -208,6 +220,7 @@ impl Forks {
             }
         }
         self.settle(&visible, synced).inspect_err(|_| self.unsettled.store(true, Ordering::SeqCst))?;
+        self.report_promised(visible.iter().map(|(request, _)| &request.id));
         let now = self.store.clock.now();
         self.state().commit_later(visible.iter().map(|(r, _)| Record::Done { id: r.id.clone(), at: now }).collect())?;
         self.changed.notify_all();
@@ -246,6 +259,9 @@ impl Forks {
             // Entries that were given up: the next attempt may lack the room that they take.
             self.pool.clear(&self.store.fs);
         }
+        // What is said of a request that is not durable yet would be said of nothing behind a power cut. One that cannot be
+        // promised fails all the same.
+        let _ = self.promise(failed.iter().map(|(request, _)| &request.id));
         let mut records = Vec::new();
         for (request, error) in &failed {
             self.quarantine_if_changed(&request.snapshot_id, error);

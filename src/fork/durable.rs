@@ -133,6 +133,13 @@ impl Forks {
         Ok(())
     }
 
+    /// Whether one order of commits holds for forks, journal and refs: then what makes a fork durable does so for what was
+    /// written before it.
+    pub(super) fn has_one_order(&self) -> bool {
+        let root = self.store.fs.open_dir(self.store.layout.instances()).map(|dir| self.root(&dir));
+        root.is_ok_and(|root| root.has_journal && root.commits != Commits::Anyhow)
+    }
+
     /// Whether the root's file system commits transactions whole: one that writes nothing in place.
     pub(super) fn commits_whole(&self) -> Result<bool, FsError> {
         let dir = self.store.fs.open_dir(self.store.layout.instances())?;

@@ -1,9 +1,10 @@
 //! Forks: new instances made from snapshots, through a durable queue.
 //!
 //! A fork shares nothing writable with its source or its siblings, and keeps no way to its source's disk. The steps are
-//! the protocols accept (`accept.rs`), build (`burst.rs`), fail (`burst.rs`), start and release (`reconcile.rs`).
+//! the protocols accept (`accept.rs`, `awaited.rs`), build (`burst.rs`), fail (`burst.rs`), start and release (`reconcile.rs`).
 
 mod accept;
+mod awaited;
 mod build;
 mod burst;
 mod durable;
@@ -162,9 +163,14 @@ impl Drop for Forks {
 struct State {
     queue: Queue,
     journal: Result<Journal<Record>, String>,
+    unpromised: awaited::Unpromised,
 }
 
 impl State {
+    fn of(queue: Queue, journal: Result<Journal<Record>, String>) -> Self {
+        Self { queue, journal, unpromised: awaited::Unpromised::default() }
+    }
+
     fn journal(&mut self) -> Result<&mut Journal<Record>, ForkError> {
         match &mut self.journal {
             Ok(journal) => {
@@ -189,7 +195,7 @@ impl State {
         Ok(())
     }
 
-    /// Applies records that a start would find out by itself; they are written down with the next ones.
+    /// Applies records that a start would find out by itself, or that nobody was told of; they are written down with the next ones.
     fn commit_later(&mut self, records: Vec<Record>) -> Result<(), ForkError> {
         self.journal()?.defer(records.iter().cloned())?;
         for record in records {
@@ -206,11 +212,11 @@ impl Forks {
     pub fn open(store: Arc<Store>, config: ForkConfig, threads: usize) -> (Self, u64) {
         let path = store.layout.journal();
         let (state, torn) = match Journal::open(&store.fs, &path) {
-            Ok((journal, replay)) => (State { queue: Queue::replay(replay.records), journal: Ok(journal) }, replay.torn_bytes),
+            Ok((journal, replay)) => (State::of(Queue::replay(replay.records), Ok(journal)), replay.torn_bytes),
             Err(e) => {
                 let why = e.to_string();
                 store.events.emit(Event::QueueDamaged { path: path.display().to_string(), why: why.clone() });
-                (State { queue: Queue::default(), journal: Err(why) }, 0)
+                (State::of(Queue::default(), Err(why)), 0)
             }
         };
         let forks = Self {

@@ -102,6 +102,8 @@ pub struct Ask {
     pub naming: Naming,
     /// Asks of one batch are accepted together, or none is; 0: on its own.
     pub batch: u64,
+    /// Whoever asks is told nothing before the fork is made, or [`Forks::promise`](super::Forks::promise) has promised it.
+    pub waits: bool,
 }
 
 /// What to call a fork.

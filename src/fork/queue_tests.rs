@@ -35,7 +35,7 @@ fn request(n: u8, key: Option<&str>) -> Request {
 }
 
 fn ask(n: u8, key: Option<&str>) -> Ask {
-    Ask { key: key.map(str::to_owned), snapshot: snapshot(n % 2), naming: Naming::Named(name(n)), batch: 0 }
+    Ask { key: key.map(str::to_owned), snapshot: snapshot(n % 2), naming: Naming::Named(name(n)), batch: 0, waits: false }
 }
 
 fn accepted(queue: &mut Queue, n: u8, key: Option<&str>) -> ForkId {

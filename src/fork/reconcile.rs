@@ -226,8 +226,10 @@ impl Forks {
         if finished > 0 {
             self.settle_names()?;
             self.conclude(records, proof)?;
+            let known: Vec<Request> = unfinished.iter().filter_map(|r| self.request(&r.id)).collect();
+            self.report_promised(known.iter().filter(|r| r.state.is_final()).map(|r| &r.id));
             // Whether the last process came to say so is not known.
-            unfinished.iter().filter_map(|r| self.request(&r.id)).for_each(|r| self.report_created(&r, false, None));
+            known.iter().for_each(|r| self.report_created(r, false, None));
         }
         Ok(finished)
     }

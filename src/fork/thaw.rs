@@ -140,6 +140,8 @@ impl Forks {
             }
         }
         for (id, requests) in waiting {
+            // It takes long; a request that cannot be promised says so to whoever waits for it.
+            let _ = self.promise(requests.iter().map(|request| &request.id));
             if let Some(error) = self.unpack_errors().remove(&id) {
                 sorted.failed.extend(requests.into_iter().map(|request| (request, error.clone().into())));
                 continue;

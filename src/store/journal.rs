@@ -207,7 +207,7 @@ impl<R: Serialize + for<'de> Deserialize<'de>> Journal<R> {
         Ok(())
     }
 
-    /// Keeps records for the next frame: for those that a start finds out without them. They are not written at once,
+    /// Keeps records for the next frame: for those that a start finds out without them, or does without. They are not written at once,
     /// since two frames that are not durable could reach the disk in the wrong order, which would be damage.
     ///
     /// # Errors

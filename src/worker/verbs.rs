@@ -94,6 +94,7 @@ impl Worker {
     /// worker's threads does the work meanwhile.
     fn wait_for(&self, requests: &mut [Request], wait: Duration) {
         let deadline = Instant::now().checked_add(wait);
+        let ids: Vec<ForkId> = requests.iter().map(|request| request.id.clone()).collect();
         loop {
             let mut pending = false;
             for request in requests.iter_mut() {
@@ -107,7 +108,7 @@ impl Worker {
             if !pending || cannot_end || left.is_zero() || self.stopping.load(std::sync::atomic::Ordering::SeqCst) {
                 return;
             }
-            self.forks.wait_for_change(left.min(Duration::from_millis(200)));
+            self.forks.wait_for_ends(&ids, left.min(Duration::from_millis(200)));
         }
     }
 }
@@ -205,7 +206,7 @@ impl Backend for Worker {
     fn fork(&self, snapshot: &str, body: &ForkBody, wait: Option<Duration>) -> Answer<Requests> {
         self.ready()?;
         let id = self.resolve(snapshot)?;
-        let asks = asks(&id, body)?;
+        let asks = asks(&id, body, wait.is_some())?;
         self.refuse_reused_key(body, asks.len())?;
         let mut requests = Vec::with_capacity(asks.len());
         let mut refused: Option<ForkError> = None;
@@ -221,6 +222,8 @@ impl Backend for Worker {
             return Err(problem_of_fork(&e));
         }
         if let Some(wait) = wait {
+            let ids: Vec<ForkId> = requests.iter().map(|request| request.id.clone()).collect();
+            self.forks.keep_promises(&ids).map_err(|e| problem_of_fork(&e))?;
             self.wait_until_settled(&mut requests, wait)?;
         }
         Ok(Requests { requests: requests.into_iter().map(RequestView::from).collect(), next: None })
@@ -408,7 +411,7 @@ impl Backend for Worker {
 
 /// What a fork body asks for: one of `name`, `names`, or `count` with `prefix`. A key covers all of it: each fork gets
 /// one of its own, made of the key and its place.
-fn asks(id: &SnapshotId, body: &ForkBody) -> Answer<Vec<Ask>> {
+fn asks(id: &SnapshotId, body: &ForkBody, waits: bool) -> Answer<Vec<Ask>> {
     let bad = |why: String| Problem::new(ProblemKind::BadRequest, why);
     let named = |name: &String| ForkName::parse(name).map(Naming::Named).map_err(|e| bad(e.to_string()));
     let namings: Vec<Naming> = match (&body.name, &body.names, body.count, &body.prefix) {
@@ -426,7 +429,7 @@ fn asks(id: &SnapshotId, body: &ForkBody) -> Answer<Vec<Ask>> {
     let single = namings.len() == 1;
     let key = |at: usize| body.key.as_ref().map(|key| if single { key.clone() } else { format!("{key}/{at}") });
     let batch = if single { 0 } else { BATCHES.fetch_add(1, std::sync::atomic::Ordering::Relaxed) };
-    let ask = |(at, naming)| Ask { key: key(at), snapshot: id.clone(), naming, batch };
+    let ask = |(at, naming)| Ask { key: key(at), snapshot: id.clone(), naming, batch, waits };
     Ok(namings.into_iter().enumerate().map(ask).collect())
 }
 

@@ -75,8 +75,9 @@ fn measure() -> Costs {
     open.fork(&id, "warm").unwrap();
     note("a fork", during(&mut || drop(open.fork(&id, "one").unwrap())));
     note("100 forks at once", during(&mut || burst(&open, &id, "b", 100)));
-    fill(&open, 101);
+    fill(&open, 102);
     note("a fork out of the pool", during(&mut || drop(open.fork(&id, "pooled").unwrap())));
+    note("a fork out of the pool, waited for", during(&mut || drop(open.fork_awaited(&id, "awaited").unwrap())));
     note("100 forks out of the pool at once", during(&mut || burst(&open, &id, "pooled-", 100)));
     assert_eq!(open.forks.pool().counts().ready, 0);
     open.forks.configure_pool(PoolConfig::default());

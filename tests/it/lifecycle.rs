@@ -251,7 +251,8 @@ fn a_burst_makes_every_fork_once_and_numbers_go_on_after_the_highest() {
     let open = world.open();
     let id = open.take("g").unwrap();
     open.fork(&id, "g-41").unwrap();
-    let asks = (0..50).map(|_| Ask { key: None, snapshot: id.clone(), naming: Naming::Prefixed("g".into()), batch: 0 }).collect();
+    let asks =
+        (0..50).map(|_| Ask { key: None, snapshot: id.clone(), naming: Naming::Prefixed("g".into()), batch: 0, waits: false }).collect();
     let names: Vec<String> = open.forks.accept(asks).into_iter().map(|r| r.unwrap().name.to_string()).collect();
     assert_eq!((names[0].as_str(), names[49].as_str()), ("g-42", "g-91"));
     assert_eq!(open.forks.run_ready(&NEVER, &NEVER).unwrap().done, 50);

@@ -10,9 +10,10 @@
 )]
 
 use crate::faults::sweep_all;
-use crate::support::NEVER;
 use crate::support::sweep::{CONFIG, Live, Row, Scene, Told};
+use crate::support::{NEVER, ask};
 use snapkeep::fork::pool::Turn;
+use snapkeep::fork::queue::{Ask, RequestState};
 use snapkeep::store::fs::{Commits, Fs};
 use snapkeep::store::pool::BLANK;
 use std::collections::BTreeSet;
@@ -26,6 +27,14 @@ const ROWS: &[Row] = &[
     Row { name: "pool, fill", prepare: with_rule, act: fill, check: filled, from_start: false, keeps_source: true },
     Row { name: "pool, fork", prepare: with_pool, act: fork, check: forked, from_start: false, keeps_source: true },
     Row { name: "pool, fork in order", prepare: with_pool_in_order, act: fork, check: forked, from_start: false, keeps_source: true },
+    Row {
+        name: "pool, fork awaited",
+        prepare: with_pool_in_order,
+        act: fork_awaited,
+        check: forked,
+        from_start: false,
+        keeps_source: true,
+    },
     Row { name: "pool, start and fork", prepare: with_leftovers, act: fork, check: forked, from_start: true, keeps_source: true },
     Row { name: "pool, remove", prepare: with_pool, act: remove, check: removed, from_start: false, keeps_source: true },
     Row { name: "pool, drop", prepare: without_rule, act: drop_all, check: dropped, from_start: false, keeps_source: true },
@@ -114,6 +123,22 @@ fn filled(scene: &Scene, live: &Live, told: Told) {
 fn fork(scene: &Scene, live: &Live) -> Result<(), String> {
     scene.accept(live, &scene.id, &["b", "c", "d"])?;
     scene.build(live)
+}
+
+/// As many as lie ready, of which nobody is told before they are made; and then the others.
+fn fork_awaited(scene: &Scene, live: &Live) -> Result<(), String> {
+    let names = &["b", "c"][..*READY];
+    let asked = |name: &str| live.forks.requests().into_iter().find(|request| request.name.as_str() == name);
+    let asks = names.iter().filter(|name| asked(name).is_none()).map(|name| Ask { waits: true, ..ask(&scene.id, name) }).collect();
+    live.forks.accept(asks).into_iter().try_for_each(|answer| answer.map(drop)).map_err(|e| e.to_string())?;
+    live.forks.run_ready(&NEVER, &NEVER).map_err(|e| e.to_string())?;
+    for request in names.iter().map(|name| asked(name).unwrap()) {
+        if request.state != RequestState::Done {
+            return Err(format!("{} is {:?}: {:?}", request.name, request.state, request.error));
+        }
+        scene.tell(request);
+    }
+    fork(scene, live)
 }
 
 fn forked(scene: &Scene, live: &Live, told: Told) {

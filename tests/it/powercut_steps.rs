@@ -15,6 +15,7 @@ use crate::support::{NEVER, Open, World, ask};
 use nix::errno::Errno;
 use snapkeep::config::{PoolConfig, Prefork};
 use snapkeep::fork::pool::Turn;
+use snapkeep::fork::queue::Ask;
 use snapkeep::ids::SnapshotId;
 use snapkeep::snapshot::copy::Flow;
 use snapkeep::store::fs::{Commits, Fs, Gate, Op};
@@ -27,16 +28,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What somebody else makes durable right before each cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Neighbour {
+pub(crate) enum Neighbour {
     Nothing,
     /// The directory in which forks appear.
     Root,
     Journal,
+    /// What was removed.
+    Trash,
+    /// Everything while something in the trash is half gone, and then the directory with the record of that.
+    Ledger,
     Everything,
 }
 
 impl Neighbour {
-    const ALL: [Self; 4] = [Self::Nothing, Self::Root, Self::Journal, Self::Everything];
+    const OF_FORKS: [Self; 4] = [Self::Nothing, Self::Root, Self::Journal, Self::Everything];
+    pub(crate) const OF_REMOVALS: [Self; 4] = [Self::Nothing, Self::Trash, Self::Ledger, Self::Everything];
 
     /// On btrfs a sync of the journal by somebody else, in the moment between its write and the commit, would have `publishing` without
     /// the rename. The journal is its owner's alone, and nobody but the worker has a reason to sync it.
@@ -50,34 +56,45 @@ impl Neighbour {
             Self::Nothing => {}
             Self::Root => open("vms").sync_all().unwrap(),
             Self::Journal => open("store/queue/journal").sync_all().unwrap(),
-            Self::Everything => nix::unistd::syncfs(open("")).unwrap(),
+            Self::Trash => open("store/trash").sync_all().unwrap(),
+            Self::Ledger if !is_half_gone(&mounted.join("store/trash")) => open("store/ledger").sync_all().unwrap(),
+            Self::Ledger | Self::Everything => nix::unistd::syncfs(open("")).unwrap(),
         }
     }
 }
 
+fn is_half_gone(trash: &Path) -> bool {
+    let mut entries = fs::read_dir(trash).unwrap().map(|entry| entry.unwrap().path());
+    entries.any(|entry| !entry.join("manifest.json").exists() || !entry.join("data/overlay.raw").exists())
+}
+
 /// Clones the disk before each call.
 #[derive(Debug)]
-struct Cuts {
+pub(crate) struct Cuts {
     mounted: PathBuf,
     neighbour: Neighbour,
     disk: PathBuf,
-    commits: Commits,
+    pub(crate) commits: Commits,
     is_armed: AtomicBool,
     cuts: AtomicU64,
 }
 
 impl Cuts {
-    fn cut(&self) {
+    pub(crate) fn arm(&self, armed: bool) {
+        self.is_armed.store(armed, Ordering::SeqCst);
+    }
+
+    pub(crate) fn cut(&self) {
         self.neighbour.sync(&self.mounted);
         let n = self.cuts.fetch_add(1, Ordering::SeqCst);
         clone_disk(&self.disk, &self.clone_of(n));
     }
 
-    fn clone_of(&self, n: u64) -> PathBuf {
+    pub(crate) fn clone_of(&self, n: u64) -> PathBuf {
         self.disk.with_file_name(format!("cut-{n}"))
     }
 
-    fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.cuts.load(Ordering::SeqCst)
     }
 }
@@ -111,28 +128,44 @@ struct Told {
     made: u64,
 }
 
+/// Whose forks they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asker {
+    /// Of the source, for somebody who is told that they are accepted.
+    OnDemand,
+    /// The same, out of the pool.
+    Pooled,
+    /// Out of the pool, for somebody who is told nothing before they are made.
+    Waiting,
+}
+
+impl Asker {
+    const ALL: [Self; 3] = [Self::Pooled, Self::Waiting, Self::OnDemand];
+}
+
 /// Accepts and makes `b` and `c`, with a cut before each call.
-fn forks(world: &World, gate: &Arc<Cuts>, has_pool: bool) -> Told {
+fn forks(world: &World, gate: &Arc<Cuts>, asker: Asker) -> Told {
     let open = world.try_open(Fs::gated(Arc::clone(gate) as _)).unwrap();
     open.recover().unwrap();
     let id = open.take("golden").unwrap();
     // The first one makes what all have in common.
     open.fork(&id, "first").unwrap();
-    if has_pool {
+    if asker != Asker::OnDemand {
         with_pool(&open);
     }
     sync(&world.vms);
-    gate.is_armed.store(true, Ordering::SeqCst);
-    assert!(open.forks.accept(vec![ask(&id, "b"), ask(&id, "c")]).iter().all(Result::is_ok));
-    let accepted = gate.count();
+    gate.arm(true);
+    let asks = ["b", "c"].map(|name| Ask { waits: asker == Asker::Waiting, ..ask(&id, name) });
+    assert!(open.forks.accept(asks.to_vec()).iter().all(Result::is_ok));
+    let asked = gate.count();
     assert_eq!(open.forks.run_ready(&NEVER, &NEVER).unwrap().done, 2);
-    gate.is_armed.store(false, Ordering::SeqCst);
+    gate.arm(false);
     let made = gate.count();
     gate.cut();
-    Told { id, accepted, made }
+    Told { id, accepted: if asker == Asker::Waiting { made } else { asked }, made }
 }
 
-fn sync(path: &Path) {
+pub(crate) fn sync(path: &Path) {
     assert!(std::process::Command::new("sync").arg("-f").arg(path).status().unwrap().success());
 }
 
@@ -172,21 +205,22 @@ fn check(world: &World, told: &Told, cut: u64) {
 
 fn power_cuts(kind: Kind) {
     let is_full = std::env::var_os("FULL").is_some();
-    let all = Neighbour::ALL.into_iter().flat_map(|neighbour| [(neighbour, true), (neighbour, false)]);
-    for (neighbour, has_pool) in all.filter(|(neighbour, has_pool)| is_full || *has_pool || *neighbour == Neighbour::Nothing) {
+    let all = Neighbour::OF_FORKS.into_iter().flat_map(|neighbour| Asker::ALL.map(|asker| (neighbour, asker)));
+    let is_short = |neighbour: Neighbour, asker: Asker| neighbour == Neighbour::Nothing || asker == Asker::Waiting;
+    for (neighbour, asker) in all.filter(|(neighbour, asker)| is_full || is_short(*neighbour, *asker)) {
         let Some(mut disk) = clonable(kind) else { return };
         let (world, gate) = world(&disk, neighbour);
         if !neighbour.can_be(gate.commits) {
             continue;
         }
-        let told = forks(&world, &gate, has_pool);
-        assert!(told.accepted < told.made);
+        let told = forks(&world, &gate, asker);
+        assert!(told.accepted < told.made || asker == Asker::Waiting);
         for cut in 0..gate.count() {
             disk.as_of(&gate.clone_of(cut)).unwrap();
             check(&world, &told, cut);
         }
         println!(
-            "{kind}, {:?}, beside who syncs {neighbour:?}: {} cuts, {} behind the acceptance",
+            "{kind}, {:?}, {asker:?}, beside who syncs {neighbour:?}: {} cuts, {} behind the acceptance",
             gate.commits,
             gate.count(),
             gate.count() - told.accepted
@@ -194,7 +228,7 @@ fn power_cuts(kind: Kind) {
     }
 }
 
-fn world(disk: &Clonable, neighbour: Neighbour) -> (World, Arc<Cuts>) {
+pub(crate) fn world(disk: &Clonable, neighbour: Neighbour) -> (World, Arc<Cuts>) {
     let mounted = disk.mounted.path.clone();
     let world = World::at(&mounted);
     world.make_instance("golden");

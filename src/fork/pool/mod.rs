@@ -295,6 +295,11 @@ impl Pool {
         self.state().shelves.get(snapshot).is_some_and(|shelf| shelf.iter().any(|name| name.stamp == stamp))
     }
 
+    /// How many lie ready for a snapshot, however they were made.
+    pub(in crate::fork) fn ready_of(&self, snapshot: &SnapshotId) -> usize {
+        self.state().shelves.get(snapshot).map_or(0, Vec::len)
+    }
+
     /// Something to be unlinked when there is time for it.
     fn leave(&self, path: PathBuf) {
         let mut state = self.state();

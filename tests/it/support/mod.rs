@@ -71,7 +71,7 @@ pub fn instance(name: &str) -> InstanceId {
 }
 
 pub fn ask(snapshot: &SnapshotId, name: &str) -> Ask {
-    Ask { key: None, snapshot: snapshot.clone(), naming: Naming::Named(ForkName::parse(name).unwrap()), batch: 0 }
+    Ask { key: None, snapshot: snapshot.clone(), naming: Naming::Named(ForkName::parse(name).unwrap()), batch: 0, waits: false }
 }
 
 impl World {
@@ -176,7 +176,16 @@ impl Open {
 
     /// Asks for a fork and makes it.
     pub fn fork(&self, snapshot: &SnapshotId, name: &str) -> Result<Request, ForkError> {
-        let request = self.accept(snapshot, name)?;
+        self.make(ask(snapshot, name))
+    }
+
+    /// The same for somebody who is told nothing before it is made.
+    pub fn fork_awaited(&self, snapshot: &SnapshotId, name: &str) -> Result<Request, ForkError> {
+        self.make(Ask { waits: true, ..ask(snapshot, name) })
+    }
+
+    fn make(&self, ask: Ask) -> Result<Request, ForkError> {
+        let request = self.forks.accept(vec![ask]).pop().unwrap()?;
         loop {
             self.forks.run_ready(&NEVER, &NEVER)?;
             // Another thread may be making it.

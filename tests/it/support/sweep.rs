@@ -188,6 +188,13 @@ impl Scene {
         result
     }
 
+    /// Remembers a request of which somebody was told.
+    pub fn tell(&self, request: Request) {
+        let mut accepted = self.accepted.lock().unwrap();
+        accepted.retain(|known| known.id != request.id);
+        accepted.push(request);
+    }
+
     /// Builds what waits; fails unless everything that was accepted is done.
     pub fn build(&self, live: &Live) -> Result<(), String> {
         live.forks.run_ready(&NEVER, &NEVER).map_err(|e| e.to_string())?;
