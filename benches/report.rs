@@ -1,7 +1,7 @@
 //! Runs the benches and writes their figures into docs/performance.md, between the marks of each.
 //!
-//! `cargo bench --bench report -- [--rounds N] [--bench-only NAMES] [--rows-from DIR]` takes an hour or two; with
-//! `--rows-from` it takes rows that earlier runs wrote there as NAME.rows (`cargo bench --bench NAME -- --rows FILE`).
+//! `cargo bench --bench report -- [--rounds N] [--bench-only NAMES] [--rows-from DIR]` takes some hours; with `--rows-from` it takes rows
+//! that earlier runs wrote there as NAME.rows (`cargo bench --bench NAME -- --rows FILE`), and leaves the page's other figures as they are.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -57,6 +57,7 @@ fn main() {
         let Ok(text) = std::fs::read_to_string(&rows) else { continue };
         let rows: Vec<Row> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let old = std::fs::read_to_string(&page).unwrap();
+        let rows = if from.is_some() { merged(rows_of(&old, name), rows) } else { rows };
         std::fs::write(&page, replace(&old, name, &block(name, &rows))).unwrap();
         println!("{name}: {} rows", rows.len());
     }
@@ -73,12 +74,69 @@ fn run(name: &str, rounds: &str, rows: &Path) {
     assert!(status.success(), "{name}: {status}");
 }
 
+/// The page before a bench's block, the block, and the page behind it, with the marks.
+fn parts<'p>(page: &'p str, name: &str) -> [&'p str; 3] {
+    let (begin, end) = (format!("<!-- {name}: written by `cargo bench --bench report` -->\n"), format!("<!-- end of {name} -->"));
+    let at = |mark: &str| page.find(mark).unwrap_or_else(|| panic!("docs/performance.md lacks {mark}"));
+    let (begin, end) = (at(&begin) + begin.len(), at(&end));
+    [&page[..begin], &page[begin..end], &page[end..]]
+}
+
 /// The page with another block between a bench's marks.
 fn replace(page: &str, name: &str, block: &str) -> String {
-    let (begin, end) = (format!("<!-- {name}: written by `cargo bench --bench report` -->\n"), format!("<!-- end of {name} -->"));
-    let (before, rest) = page.split_once(&begin).unwrap_or_else(|| panic!("docs/performance.md lacks {begin}"));
-    let (_, after) = rest.split_once(&end).unwrap_or_else(|| panic!("docs/performance.md lacks {end}"));
-    format!("{before}{begin}{block}{end}{after}")
+    let [before, _, after] = parts(page, name);
+    format!("{before}{block}{after}")
+}
+
+/// The figures that the page has of a bench.
+fn rows_of(page: &str, name: &str) -> Vec<Row> {
+    let [_, block, _] = parts(page, name);
+    let value = |text: &str| text.replace(',', "").parse::<f64>().unwrap_or_else(|e| panic!("{text}: {e}"));
+    let most = block.lines().find_map(|line| line.strip_prefix("Medians of ")).and_then(|text| text.split([',', '.']).next());
+    let most = most.map_or(0, |text| value(text) as usize);
+    let mut rows = Vec::new();
+    for line in block.lines().filter(|line| line.starts_with("| ")).skip(1) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let wanted = match cells[9].split_once(' ') {
+            Some(("≥", least)) => Some(-value(least)),
+            Some((_, most)) => Some(value(most)),
+            None => None,
+        };
+        for (beside, at) in [(Beside::Quiet, 3), (Beside::Dirty, 6)] {
+            let Some((ours, unit)) = cells[at].split_once(' ') else { continue };
+            let (ratio, rounds) = cells[at + 2].split_once(' ').unwrap_or((cells[at + 2], ""));
+            rows.push(Row {
+                what: cells[0].to_owned(),
+                against: cells[1].to_owned(),
+                fs: cells[2].to_owned(),
+                beside,
+                unit: unit.to_owned(),
+                ours: value(ours),
+                other: value(cells[at + 1]),
+                ratio: value(ratio.trim_matches('*')),
+                wanted,
+                rounds: if rounds.is_empty() { most } else { value(rounds.trim_matches(['(', ')'])) as usize },
+            });
+        }
+    }
+    rows
+}
+
+/// What was measured anew in the place of what was there, and what was not there behind its like.
+fn merged(mut rows: Vec<Row>, new: Vec<Row>) -> Vec<Row> {
+    // An exponent is a figure, and no part of the name.
+    let name = |row: &Row| row.what.split(" (n^").next().unwrap_or_default().to_owned();
+    let key = |row: &Row| (name(row), row.against.clone(), row.fs.clone(), row.beside == Beside::Quiet);
+    for row in new {
+        if let Some(old) = rows.iter_mut().find(|old| key(old) == key(&row)) {
+            *old = row;
+        } else {
+            let like = |old: &Row| (name(old), &old.against) == (name(&row), &row.against);
+            let at = rows.iter().rposition(like).map_or(rows.len(), |last| last + 1);
+            rows.insert(at, row);
+        }
+    }
+    rows
 }
 
 /// One table: a line for each thing on each file system, alone and beside a writer.
