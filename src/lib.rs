@@ -22,7 +22,7 @@
 //! | [`store`] | the only system calls on store and instances root (`store::fs`); index, records, journal, trash |
 //! | [`driver`] | bringing an instance to rest around a copy; whether it runs |
 //! | [`snapshot`] | `take`, `import` and `restore`, over `copy`, `digest` and `materialize`; `late` (digests after publishing), `pack` (memory of cold snapshots) |
-//! | [`fork`] | the queue (`queue`, pure), `accept`, `burst`, `reconcile`; forks made ahead of need (`pool`); what of a fork names its source (`rewrite`) |
+//! | [`fork`] | the queue (`queue`, pure), `accept`, `awaited`, `burst`, `reconcile`; forks made ahead of need (`pool`); what of a fork names its source (`rewrite`) |
 //! | [`reclaim`] | the cut, and unlinking after the grace |
 //! | [`schedule`] | the durable ledger, one slot from begun to its outcome, and how they all do (`health`) |
 //! | [`worker`] | one code path behind all verbs: opening, looking, acting, verifying |
@@ -40,8 +40,8 @@
 //! 2. **Checked at the cut.** Removal takes the snapshot's lock, reads refs, pins, holds and the queue again, renames into
 //!    the trash, syncs, and unlinks only later. A plan is a proposal.
 //! 3. **Visible means whole and durable.** Build, sync, rename, sync the parent. No reader ever sees half a snapshot or
-//!    half a fork. For forks "sync" is less where the file system commits in order (`store::fs::Commits`): no rename reaches the
-//!    disk without what is behind it.
+//!    half a fork. For forks and records "sync" is less where the file system commits in order (`store::fs::Commits`): no rename reaches
+//!    the disk without what is behind it.
 //! 4. **Nothing is deleted for lack of information.** An unreadable ref, manifest or fork record, a missing mount, a newer
 //!    format, a clock that jumped: kept, and reported by name. One bad record blocks what it may point at and nothing else.
 //! 5. **No shared writable inode.** The only inodes that forks share are read-only memory files of a snapshot, or of its
@@ -52,8 +52,8 @@
 //!    and has no outcome at start is `failed, interrupted`. Events are at least once, with an id that does not change.
 //! 8. **Deciding is pure.** What is due, what to keep and what the queue does next are functions of data and `now`.
 //!
-//! What breaks when one is broken: 1 and 3 `tests/it/stops.rs`, `kill.rs`, `faults.rs`, `powercut.rs` and `powercut_steps.rs`; 2
-//! `race.rs`, `pairs.rs`, `locks.rs` and `refs_model.rs`; 4 `lifecycle.rs`, `guards.rs` and `quarantine.rs`; 5 `verify.rs`,
+//! What breaks when one is broken: 1 and 3 `tests/it/stops.rs`, `kill.rs`, `faults.rs`, `powercut.rs`, `powercut_steps.rs` and
+//! `awaited.rs`; 2 `race.rs`, `pairs.rs`, `locks.rs`, `refs_model.rs` and `powercut_unlink.rs`; 4 `lifecycle.rs`, `guards.rs` and `quarantine.rs`; 5 `verify.rs`,
 //! `lifecycle.rs` and `compress.rs`; 6 `driver/plain.rs`; 7 `schedule.rs`; 8 the properties in `policy/` and `fork/queue_tests.rs`.
 //! `docs/reliability.md` has the whole list.
 

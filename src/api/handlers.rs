@@ -126,7 +126,7 @@ pub(super) async fn fork(State(api): Shared, Path(id): Path<String>, headers: He
     }
     let key = asked.key.clone();
     let wait = wait_of(&headers).map(|wait| wait.min(LONGEST_WAIT));
-    // Accepted first, whoever waits: that is durable, and quick. What is out of the pool is made by then.
+    // Accepted first, whoever waits: that is quick, and durable when this returns. What is out of the pool is made by then.
     let mut answer = act(&api, move |b| b.fork(&id, &asked, wait.map(|_| Duration::ZERO))).await?;
     if let Some(wait) = wait {
         answer = settled(&api, answer, wait).await?;

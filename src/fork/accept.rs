@@ -1,6 +1,7 @@
 //! The protocol *accept*: 1 lock and check, 2 make the refs, 3 journal, 4 sync the refs, 5 unlock and answer. Many
 //! requests share the syncs of 3 and 4, and those two one commit of the file system's log: which is why the refs are
 //! synced last. A start that finds a request without its ref makes it (`reconcile.rs`), before anything is removed.
+//! What is promised later, to those who wait, is in `awaited.rs`.
 
 use super::queue::{Admission, Ask, Denied, Naming, Record, Request, RequestState};
 use super::{ForkError, Forks};
@@ -14,8 +15,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 type Answer = Result<Request, ForkError>;
 
 impl Forks {
-    /// Accepts requests; each that is answered with a request is durable, as is its ref. One that was asked before
-    /// (same key) is answered as before.
+    /// Accepts requests; each that is answered with a request is durable, as is its ref, or its asker waits: see [`Ask::waits`]. One that
+    /// was asked before (same key) is answered as before.
     #[must_use]
     pub fn accept(&self, asks: Vec<Ask>) -> Vec<Answer> {
         let answers = self.asks.submit(asks, |batch| self.accept_batch(batch));
@@ -166,7 +167,7 @@ impl Forks {
         });
     }
 
-    /// Step 4. Only requests whose refs are durable come into the queue, where they may be built; the others end here, before
+    /// Step 4. From here only requests whose refs are durable come into the queue, where they may be built; the others end here, before
     /// anybody was told of them.
     fn sync_refs(&self, guards: &BTreeMap<SnapshotId, SnapshotGuard>, answers: &mut [Admitted]) {
         for (id, guard) in guards {

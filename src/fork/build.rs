@@ -131,12 +131,17 @@ fn to_copy(entries: &[Entry]) -> u64 {
 }
 
 /// Step 1 of the protocol *build* where a fork lies ready; `None` if none does.
-pub(super) fn build_ready(store: &Store, pool: &Arc<Pool>, recipe: &Arc<Recipe>, request: &Request) -> Result<Option<Built>, ForkError> {
+pub(super) fn build_ready(
+    store: &Store,
+    pool: &Arc<Pool>,
+    recipe: &Arc<Recipe>,
+    (request, awaited): (&Request, bool),
+) -> Result<Option<Built>, ForkError> {
     if request.attempts > 0 {
         // What an attempt left that was cut short; behind a crash the start clears it.
         store.fs.remove_tree(&store.layout.staged_fork(&request.id))?;
     }
-    debug_span!("hand_out").in_scope(|| hand_out(store, pool, recipe, request))
+    debug_span!("hand_out").in_scope(|| hand_out(store, pool, recipe, (request, awaited)))
 }
 
 /// Step 1 of the protocol *build* where none does.
@@ -196,7 +201,7 @@ pub(super) fn why_not(error: MaterializeError) -> ForkError {
 
 fn write_record(store: &Store, staged: &Path, request: &Request) -> Result<(), ForkError> {
     let path = Layout::fork_record_in(staged);
-    let bytes = record(store, request)?;
+    let bytes = record(store, request, false)?;
     store.fs.mkdir(path.parent().unwrap_or(staged), 0o755)?;
     let file = store.fs.create(&path, 0o644)?;
     store.fs.write_all(&file, &path, &bytes)?;
@@ -204,13 +209,14 @@ fn write_record(store: &Store, staged: &Path, request: &Request) -> Result<(), F
 }
 
 /// The bytes of a fork's record.
-pub(super) fn record(store: &Store, request: &Request) -> Result<Vec<u8>, ForkError> {
+pub(super) fn record(store: &Store, request: &Request, awaited: bool) -> Result<Vec<u8>, ForkError> {
     let record = ForkRecord {
         format: FORMAT,
         fork_id: request.id.clone(),
         fork_of_snapshot: request.snapshot_id.clone(),
         key: request.key.clone(),
         created_at: store.clock.now(),
+        awaited,
     };
     let encoded = serde_json::to_vec(&record);
     let mut bytes = encoded.map_err(|source| StoreError::Encode { path: Layout::fork_record_in(Path::new("")), source })?;

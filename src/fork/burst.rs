@@ -5,7 +5,8 @@
 //! After step 3 a start finds the fork in its place by its id, or in staging or in the pool and makes it anew; after step 4 it finishes
 //! it from its place or from staging, and makes it anew if it is in the pool; and once it has been finished, also if the fork is gone
 //! again by then. That is why `publishing` comes before the answer, why it need not come before the rename, so that both share a
-//! commit of the file system's log, and why `done` is not written by itself.
+//! commit of the file system's log, and why `done` is not written by itself. Of a request that is not promised yet a start knows by its
+//! fork alone, or not at all (`awaited.rs`).
 
 use super::build::{self, Built, Crew};
 use super::durable::{Done, Synced};
@@ -88,10 +89,12 @@ impl Forks {
         drop(self.changed.wait_timeout(self.state(), most));
     }
 
-    /// Waits until each of these requests has come to its end, `most` at the longest.
+    /// The same, unless each of these has come to its end.
     pub fn wait_for_ends(&self, requests: &[ForkId], most: Duration) {
-        let is_open = |state: &mut super::State| requests.iter().any(|id| state.queue.get(id).is_some_and(|r| !r.state.is_final()));
-        drop(self.changed.wait_timeout_while(self.state(), most, is_open));
+        let state = self.state();
+        if requests.iter().any(|id| state.queue.get(id).is_some_and(|r| !r.state.is_final())) {
+            drop(self.changed.wait_timeout(state, most));
+        }
     }
 
     /// Wakes everybody who waits, for example at the stop.
@@ -193,10 +196,10 @@ impl Forks {
 
     fn build_one(&self, request: &Request, source: Option<&Source>, crew: Crew<'_>) -> Result<Built, ForkError> {
         let recipe = self.recipe(&request.snapshot_id)?;
-        if let Some(built) = build::build_ready(&self.store, &self.pool, &recipe, request)? {
+        if let Some(built) = build::build_ready(&self.store, &self.pool, &recipe, (request, self.is_owed(&request.id)))? {
             return Ok(built);
         }
-        self.promise([&request.id])?;
+        self.promise_all()?;
         build::build(&self.store, &recipe, source, self.config(), request, crew)
     }
 
@@ -219,7 +222,10 @@ impl Forks {
                 Err(_) => self.unsettled.store(true, Ordering::SeqCst),
             }
         }
-        self.settle(&visible, synced).inspect_err(|_| self.unsettled.store(true, Ordering::SeqCst))?;
+        self.settle(&visible, synced).inspect_err(|_| {
+            self.unsettled.store(true, Ordering::SeqCst);
+            self.changed.notify_all();
+        })?;
         self.report_promised(visible.iter().map(|(request, _)| &request.id));
         let now = self.store.clock.now();
         self.state().commit_later(visible.iter().map(|(r, _)| Record::Done { id: r.id.clone(), at: now }).collect())?;
@@ -294,14 +300,15 @@ impl Forks {
 
     /// Writes ends down, and drops the refs of those that failed for good.
     pub(super) fn conclude(&self, records: Vec<Record>, proof: &RootProof) -> Result<(), ForkError> {
-        let failed: Vec<ForkId> = records
-            .iter()
-            .filter_map(|r| match r {
-                Record::Failed { id, .. } => Some(id.clone()),
-                _ => None,
-            })
-            .collect();
+        let ended = |record: &Record| match record {
+            Record::Failed { id, .. } | Record::Done { id, .. } => Some(id.clone()),
+            _ => None,
+        };
+        let is_failed = |record: &&Record| matches!(record, Record::Failed { .. });
+        let failed: Vec<ForkId> = records.iter().filter(is_failed).filter_map(ended).collect();
+        let all: Vec<ForkId> = records.iter().filter_map(ended).collect();
         self.state().commit(records)?;
+        self.report_promised(&all);
         for request in failed.iter().filter_map(|id| self.request(id)) {
             let guard = self.store.lock_snapshot(&request.snapshot_id);
             self.store.drop_ref(&guard, proof, &request.id)?;

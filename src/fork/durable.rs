@@ -107,7 +107,8 @@ impl Forks {
         Ok(())
     }
 
-    /// Steps 4 and 5: what is visible is durable. What all of it took is remembered.
+    /// Steps 4 and 5: what is visible is durable, and so are requests that were left for it (`awaited.rs`). What all of it took is
+    /// remembered.
     ///
     /// No `publishing` is durable before the rename, lest a start that finds neither fork nor staging take the fork for one that was
     /// there and is gone. Of one file system the order of commits sees to that; a journal on another one comes behind step 5.

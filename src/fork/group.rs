@@ -70,7 +70,7 @@ impl<A, R> GroupCommit<A, R> {
             };
             let (asks, senders): (Vec<A>, Vec<SyncSender<R>>) = batch.into_iter().unzip();
             for (answer, sender) in work(asks).into_iter().zip(senders) {
-                // An asker that no longer waits has lost nothing: what it asked for is durable.
+                // An asker that no longer waits for the answer has lost nothing by that.
                 let _ = sender.send(answer);
             }
         }

@@ -52,7 +52,7 @@ pub enum ForkError {
     /// The journal takes no records.
     #[error("the fork queue is closed: {0}")]
     Journal(String),
-    /// The ref that a request needs cannot be made durable; it was not accepted.
+    /// The ref that a request needs cannot be made durable: it was not accepted.
     #[error("the snapshot cannot be kept for the fork: {0}")]
     Ref(String),
     /// A system call failed.
@@ -149,7 +149,7 @@ pub struct Forks {
 }
 
 impl Drop for Forks {
-    /// Writes down what was left for later. Without that nothing is lost: a start finds it out.
+    /// Writes down what was left for later. Without that nothing is lost: a start finds it out, or nobody was told of it.
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Ok(journal) = &mut state.journal {

@@ -158,7 +158,7 @@ pub struct Queue {
     /// Names of unfinished and reserved requests.
     names: HashSet<ForkName>,
     keys: HashMap<String, ForkId>,
-    /// Admitted, not yet journaled.
+    /// Admitted, and neither journaled nor left to be (`awaited.rs`).
     reserved: HashMap<ForkId, Request>,
     /// Forks that live, by the key in their record: remembered for as long as they do.
     living: HashMap<String, Request>,

@@ -226,10 +226,8 @@ impl Forks {
         if finished > 0 {
             self.settle_names()?;
             self.conclude(records, proof)?;
-            let known: Vec<Request> = unfinished.iter().filter_map(|r| self.request(&r.id)).collect();
-            self.report_promised(known.iter().filter(|r| r.state.is_final()).map(|r| &r.id));
             // Whether the last process came to say so is not known.
-            known.iter().for_each(|r| self.report_created(r, false, None));
+            unfinished.iter().filter_map(|r| self.request(&r.id)).for_each(|r| self.report_created(&r, false, None));
         }
         Ok(finished)
     }
@@ -292,6 +290,7 @@ impl Forks {
         self.report_root(None);
         self.note_unreadable_forks(&scan);
         self.remember_keys(&scan);
+        self.remember_unpromised(&scan);
         let (layout, trash) = (&self.store.layout, self.store.layout.root_trash());
         let carriers = Carriers::of(&scan, layout.instances(), &trash, |_| true);
         let actions = self.decide_on(&refs, &unfinished, &carriers, &scan);
@@ -417,7 +416,7 @@ impl Forks {
 }
 
 /// The request that a fork's record stands for.
-fn finished(name: ForkName, record: &ForkRecord) -> Request {
+pub(super) fn finished(name: ForkName, record: &ForkRecord) -> Request {
     Request {
         id: record.fork_id.clone(),
         key: record.key.clone(),

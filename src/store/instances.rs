@@ -25,6 +25,9 @@ pub struct ForkRecord {
     pub key: Option<String>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
+    /// Whoever asked for it waited: a crash may have left it without its request.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub awaited: bool,
 }
 
 /// What a directory of the root is.

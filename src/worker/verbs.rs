@@ -18,7 +18,7 @@ use crate::event::Event;
 use crate::event::feed::Feed;
 use crate::fork::ForkError;
 use crate::fork::pool::PoolCounts;
-use crate::fork::queue::{Ask, Denied, Naming, Request};
+use crate::fork::queue::{Ask, Denied, Naming, Request, RequestState};
 use crate::ids::{ForkId, ForkName, HoldName, InstanceId, SnapshotId};
 use crate::policy::cadence::LedgerEntry;
 use crate::policy::{Candidate, KindRule};
@@ -127,6 +127,25 @@ impl Worker {
         }
     }
 
+    /// Requests that could not be promised; one that was begun by then may be made all the same.
+    fn unkept(&self, requests: &[Request], error: &ForkError) -> Problem {
+        let is_there = |request: &Request| {
+            let path = self.store.layout.instance(&request.name.clone().into());
+            self.store.fs.stat_if_there(&path).map_or(true, |found| found.is_some())
+        };
+        let is_begun = |request: &Request| {
+            let now = self.forks.request(&request.id);
+            now.is_some_and(|now| matches!(now.state, RequestState::Running | RequestState::Publishing))
+        };
+        let made: Vec<&str> = requests.iter().filter(|r| is_there(r) || is_begun(r)).map(|r| r.name.as_str()).collect();
+        let mut problem = problem_of_fork(error);
+        if !made.is_empty() {
+            problem.detail =
+                format!("{}; made all the same, or being made, and known again behind a start: {}", problem.detail, made.join(", "));
+        }
+        problem
+    }
+
     /// A key stands for one body: one fork, or so many. The queue compares snapshot and names itself.
     fn refuse_reused_key(&self, body: &ForkBody, count: usize) -> Answer<()> {
         let Some(key) = &body.key else { return Ok(()) };
@@ -223,7 +242,7 @@ impl Backend for Worker {
         }
         if let Some(wait) = wait {
             let ids: Vec<ForkId> = requests.iter().map(|request| request.id.clone()).collect();
-            self.forks.keep_promises(&ids).map_err(|e| problem_of_fork(&e))?;
+            self.forks.keep_promises(&ids).map_err(|e| self.unkept(&requests, &e))?;
             self.wait_until_settled(&mut requests, wait)?;
         }
         Ok(Requests { requests: requests.into_iter().map(RequestView::from).collect(), next: None })
@@ -259,12 +278,12 @@ impl Backend for Worker {
     }
 
     fn queue(&self) -> Answer<Requests> {
-        Ok(Requests { requests: self.forks.requests().into_iter().map(RequestView::from).collect(), next: None })
+        Ok(Requests { requests: self.forks.told().into_iter().map(RequestView::from).collect(), next: None })
     }
 
     fn request(&self, id: &ForkId) -> Answer<RequestView> {
         let unknown = || problem_of_fork(&crate::fork::queue::Denied::Unknown(id.clone()).into());
-        self.forks.request(id).map(RequestView::from).ok_or_else(unknown)
+        self.forks.request(id).filter(|_| !self.forks.is_owed(id)).map(RequestView::from).ok_or_else(unknown)
     }
 
     fn cancel(&self, id: &ForkId) -> Answer<RequestView> {

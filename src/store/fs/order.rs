@@ -119,6 +119,8 @@ fn look(dir: &Dir) -> Commits {
     let is_split = || mount.options().any(|option| option.starts_with("rtdev=") || option.starts_with("logdev="));
     match mount.kind.as_str() {
         "xfs" if kind == XFS_SUPER_MAGIC && !is_split() => Commits::InOrder,
+        // With this option a commit may be on the disk before the data that it waited for is out of the disk's cache (ext4(5)).
+        "ext4" if mount.options().any(|option| option == "journal_async_commit") => Commits::Anyhow,
         "ext4" if kind == EXT4_SUPER_MAGIC && mount.has_own_journal() => Commits::InOrder,
         "btrfs" if kind == BTRFS_SUPER_MAGIC && is_new_enough() && sys::commit(dir).is_ok() => Commits::Whole,
         _ => Commits::Anyhow,

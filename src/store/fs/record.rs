@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// So many are open at a time.
-const AT_ONCE: usize = 256;
+/// So many are open at a time, each perhaps with a directory of its own.
+const AT_ONCE: usize = 128;
 
 /// A directory that records are in.
 struct Directory {

@@ -140,6 +140,7 @@ fn fork(layout: &Layout, of: &SnapshotId, n: usize) {
         fork_of_snapshot: of.clone(),
         key: None,
         created_at: Utc.with_ymd_and_hms(2026, 6, 1, 0, 0, 0).unwrap(),
+        awaited: false,
     };
     let dir = layout.instances().join(format!("fork-{n}"));
     let path = Layout::fork_record_in(&dir);
