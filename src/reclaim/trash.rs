@@ -97,18 +97,25 @@ impl Reclaim {
         let (snapshots, waiting): (Vec<_>, Vec<_>) = snapshots.into_iter().partition(&mut is_due);
         let (instances, others): (Vec<_>, Vec<_>) = instances.into_iter().partition(is_due);
         self.forget_all_but(waiting.iter().chain(&others));
+        // Before the disk has much to do. What cannot be written now may be when there is more room.
+        let noted = self.note_uptime();
         swept.unlinked = self.unlink(&self.doom_by_name(&instances, &root_trash), rules) + self.unlink_snapshots(snapshots, &trash, rules);
         self.settle()?;
+        noted.or_else(|_| self.note_uptime())?;
         unknown.map_or(Ok(swept), |e| Err(e.into()))
     }
 
-    /// What need not be done each time: records that nothing is left of are looked for after a start and behind a failure,
-    /// and the sum of boot time is written down once a minute.
+    /// Looks for records that nothing is left of, after a start and behind a failure.
     fn settle(&self) -> Result<(), ReclaimError> {
         if !self.memory().is_clear {
             self.store.clear_orphan_records()?;
             self.memory().is_clear = true;
         }
+        Ok(())
+    }
+
+    /// Writes the sum of boot time down, once a minute.
+    fn note_uptime(&self) -> Result<(), ReclaimError> {
         let now = self.store.clock.since_boot();
         let is_old = self.memory().saved.is_none_or(|at| now.saturating_sub(at) >= SAVE);
         if is_old {
