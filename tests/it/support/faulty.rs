@@ -108,7 +108,9 @@ impl Faulty {
         };
         let is_fork = |path: &Path| path.components().any(|c| c.as_os_str() == "pool") && path.symlink_metadata().is_err();
         let is_built = |path: &&PathBuf| !path.components().any(|c| is_nothing(c.as_os_str())) && !is_doomed(path) && !is_fork(path);
-        state.names.iter().chain(&state.files).filter(is_built).cloned().collect()
+        // A name that was made and has become another one is nobody's.
+        let is_there = |path: &&PathBuf| path.symlink_metadata().is_ok();
+        state.names.iter().chain(&state.files).filter(is_built).filter(is_there).cloned().collect()
     }
 
     /// Forgets what is not durable so far: the operation that is looked at begins now.
