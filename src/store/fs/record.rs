@@ -1,19 +1,12 @@
 //! Small records, one or many, replaced whole.
 
-use super::{Commits, Dir, Fs, Result, sys};
+use super::{Commits, Fs, Result, sys};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// So many are open at a time, each perhaps with a directory of its own.
-const AT_ONCE: usize = 128;
-
-/// A directory that records are in.
-struct Directory {
-    open: Result<Dir>,
-    /// See [`Fs::keeps_order`].
-    keeps_order: bool,
-}
+/// So many are open at a time.
+const AT_ONCE: usize = 256;
 
 fn temporary(path: &Path) -> PathBuf {
     let mut temp = path.as_os_str().to_owned();
@@ -54,12 +47,13 @@ impl Fs {
             });
         }
         let parent = |path: &Path| path.parent().unwrap_or(Path::new("/")).to_owned();
-        let mut dirs: BTreeMap<PathBuf, Directory> = BTreeMap::new();
+        // Which of the directories keep an order. None stays open: there may be as many as records.
+        let mut dirs: BTreeMap<PathBuf, bool> = BTreeMap::new();
         for (path, _) in records {
-            dirs.entry(parent(path)).or_insert_with_key(|path| self.directory(path));
+            dirs.entry(parent(path)).or_insert_with_key(|dir| self.open_dir(dir).is_ok_and(|dir| self.keeps_order(&dir)));
         }
         let sync = |(file, temp): (Result<File>, &PathBuf)| {
-            let keeps_order = dirs.get(&parent(temp)).is_some_and(|dir| dir.keeps_order);
+            let keeps_order = dirs.get(&parent(temp)).is_some_and(|keeps_order| *keeps_order);
             file.and_then(|file| if keeps_order { self.write_back(&file, temp, Commits::InOrder) } else { self.fsync(&file, temp) })
         };
         let synced: Vec<Result<()>> = files.into_iter().zip(&temps).map(sync).collect();
@@ -69,22 +63,16 @@ impl Fs {
             renamed.inspect_err(|_| drop(self.unlink(temp)))
         });
         let mut answers: Vec<Result<()>> = named.collect();
-        for (path, dir) in dirs {
-            let in_it = |((at, _), _): &(&(&Path, &[u8]), &mut Result<()>)| parent(at) == path;
+        for dir in dirs.into_keys() {
+            let in_it = |((at, _), _): &(&(&Path, &[u8]), &mut Result<()>)| parent(at) == dir;
             let mut named = records.iter().zip(&mut answers).filter(in_it).filter(|(_, answer)| answer.is_ok()).peekable();
             if named.peek().is_some()
-                && let Err(error) = dir.open.and_then(|dir| self.fsync(&dir, &path))
+                && let Err(error) = self.fsync_dir(&dir)
             {
                 named.for_each(|(_, answer)| *answer = Err(error.clone()));
             }
         }
         answers
-    }
-
-    fn directory(&self, path: &Path) -> Directory {
-        let open = self.open_dir(path);
-        let keeps_order = open.as_ref().is_ok_and(|dir| self.keeps_order(dir));
-        Directory { open, keeps_order }
     }
 
     fn begin_record(&self, temp: &Path, bytes: &[u8]) -> Result<File> {
