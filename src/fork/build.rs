@@ -135,13 +135,14 @@ pub(super) fn build_ready(
     store: &Store,
     pool: &Arc<Pool>,
     recipe: &Arc<Recipe>,
-    (request, awaited): (&Request, bool),
+    request: &Request,
+    awaited: bool,
 ) -> Result<Option<Built>, ForkError> {
     if request.attempts > 0 {
         // What an attempt left that was cut short; behind a crash the start clears it.
         store.fs.remove_tree(&store.layout.staged_fork(&request.id))?;
     }
-    debug_span!("hand_out").in_scope(|| hand_out(store, pool, recipe, (request, awaited)))
+    debug_span!("hand_out").in_scope(|| hand_out(store, pool, recipe, request, awaited))
 }
 
 /// Step 1 of the protocol *build* where none does.

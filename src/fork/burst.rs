@@ -196,7 +196,7 @@ impl Forks {
 
     fn build_one(&self, request: &Request, source: Option<&Source>, crew: Crew<'_>) -> Result<Built, ForkError> {
         let recipe = self.recipe(&request.snapshot_id)?;
-        if let Some(built) = build::build_ready(&self.store, &self.pool, &recipe, (request, self.is_owed(&request.id)))? {
+        if let Some(built) = build::build_ready(&self.store, &self.pool, &recipe, request, self.is_owed(&request.id))? {
             return Ok(built);
         }
         self.promise_all()?;

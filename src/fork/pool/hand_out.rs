@@ -68,13 +68,14 @@ pub(in crate::fork) fn hand_out(
     store: &Store,
     pool: &Arc<Pool>,
     recipe: &Arc<Recipe>,
-    (request, awaited): (&Request, bool),
+    request: &Request,
+    awaited: bool,
 ) -> Result<Option<Built>, ForkError> {
     let id = &request.snapshot_id;
     if !pool.has(id, &recipe.stamp) {
         return Ok(None);
     }
-    let own = Own::of(store, recipe, (request, awaited))?;
+    let own = Own::of(store, recipe, request, awaited)?;
     while let Some(claim) = Claim::take(pool, store, id, &recipe.stamp) {
         let opened = match Below::open(&store.fs, claim.path()) {
             // Somebody removed it: nobody has it.
@@ -124,7 +125,7 @@ fn built(claim: Claim, written: Written, recipe: &Arc<Recipe>) -> Built {
 }
 
 impl<'r> Own<'r> {
-    fn of(store: &Store, recipe: &'r Recipe, (request, awaited): (&Request, bool)) -> Result<Self, ForkError> {
+    fn of(store: &Store, recipe: &'r Recipe, request: &Request, awaited: bool) -> Result<Self, ForkError> {
         let target = store.layout.instance(&request.name.clone().into());
         let mut own = Self { record: record(store, request, awaited)?, files: Vec::new(), links: Vec::new() };
         for entry in &recipe.entries {
