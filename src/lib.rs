@@ -21,7 +21,7 @@
 //! | [`config`] | TOML in, a checked configuration or all problems at once out |
 //! | [`store`] | the only system calls on store and instances root (`store::fs`); index, records, journal, trash |
 //! | [`driver`] | bringing an instance to rest around a copy; whether it runs |
-//! | [`snapshot`] | `take`, `import` and `restore`, over `copy`, `digest` and `materialize`; `late` (digests after publishing), `pack` (memory of cold snapshots) |
+//! | [`snapshot`] | `take`, `import` and `restore`, over `copy`, `digest`, `settle` (what makes it durable) and `materialize`; `late` (digests after publishing), `pack` (memory of cold snapshots) |
 //! | [`fork`] | the queue (`queue`, pure), `accept`, `awaited`, `burst`, `reconcile`; forks made ahead of need (`pool`); what of a fork names its source (`rewrite`) |
 //! | [`reclaim`] | the cut, and unlinking after the grace |
 //! | [`schedule`] | the durable ledger, one slot from begun to its outcome, and how they all do (`health`) |
@@ -40,7 +40,7 @@
 //! 2. **Checked at the cut.** Removal takes the snapshot's lock, reads refs, pins, holds and the queue again, renames into
 //!    the trash, syncs, and unlinks only later. A plan is a proposal.
 //! 3. **Visible means whole and durable.** Build, sync, rename, sync the parent. No reader ever sees half a snapshot or
-//!    half a fork. For forks and records "sync" is less where the file system commits in order (`store::fs::Commits`): no rename reaches
+//!    half a fork. For snapshots, forks and records "sync" is less where the file system commits in order (`store::fs::Commits`): no rename reaches
 //!    the disk without what is behind it.
 //! 4. **Nothing is deleted for lack of information.** An unreadable ref, manifest or fork record, a missing mount, a newer
 //!    format, a clock that jumped: kept, and reported by name. One bad record blocks what it may point at and nothing else.
@@ -52,9 +52,9 @@
 //!    and has no outcome at start is `failed, interrupted`. Events are at least once, with an id that does not change.
 //! 8. **Deciding is pure.** What is due, what to keep and what the queue does next are functions of data and `now`.
 //!
-//! What breaks when one is broken: 1 and 3 `tests/it/stops.rs`, `kill.rs`, `faults.rs`, `powercut.rs`, `powercut_steps.rs` and
-//! `awaited.rs`; 2 `race.rs`, `pairs.rs`, `locks.rs`, `refs_model.rs` and `powercut_unlink.rs`; 4 `lifecycle.rs`, `guards.rs` and
-//! `quarantine.rs`; 5 `verify.rs`, `lifecycle.rs` and `compress.rs`; 6 `driver/plain.rs`; 7 `schedule.rs`; 8 the properties in `policy/` and
+//! What breaks when one is broken: 1 and 3 `tests/it/stops.rs`, `kill.rs`, `faults.rs`, `powercut.rs`, `powercut_steps.rs`,
+//! `powercut_take.rs` and `awaited.rs`; 2 `race.rs`, `pairs.rs`, `locks.rs`, `refs_model.rs` and `powercut_unlink.rs`; 4 `lifecycle.rs`,
+//! `guards.rs` and `quarantine.rs`; 5 `verify.rs`, `lifecycle.rs` and `compress.rs`; 6 `driver/plain.rs`; 7 `schedule.rs`; 8 the properties in `policy/` and
 //! `fork/queue_tests.rs`. `docs/reliability.md` has the whole list.
 
 pub mod api;

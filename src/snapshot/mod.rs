@@ -7,5 +7,6 @@ pub mod late;
 pub mod materialize;
 pub mod pack;
 pub mod restore;
+mod settle;
 pub mod space;
 pub mod take;

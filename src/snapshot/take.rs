@@ -1,30 +1,25 @@
 //! The protocol *take*: copy into staging, manifest, sync, rename, sync the parent. Ledger and events are the caller's.
 
-use super::copy::{
-    CopiedTree, CopyContext, CopyError, DataError, Flow, ParentFile, ParentMemory, copy_tree, count, flush_tree, sync_each, sync_tree,
-};
+use super::copy::{CopiedTree, CopyContext, CopyError, DataError, Flow, ParentFile, ParentMemory, copy_tree, flush_tree};
 use super::digest::{hash_small, hash_tree, note_data};
+use super::settle::write;
 use super::space::{Shortage, shortage};
 use crate::config::{DigestTime, Reserve, Skip, show_size};
 use crate::driver::{Driver, DriverError};
 use crate::ids::{InstanceId, PolicyName, SnapshotId, SnapshotName};
 use crate::policy::{InstanceTags, KindRule};
-use crate::store::fs::{Below, Dir, FileType, Fs, FsError};
+use crate::store::fs::{Below, FileType, Fs, FsError};
 use crate::store::instances::{Standing, standing};
 use crate::store::layout::Layout;
-use crate::store::manifest::{FORMAT, FORMAT_PENDING, Imported, Kind, Manifest, TextPath, seal};
+use crate::store::manifest::{FORMAT, FORMAT_PENDING, Imported, Kind, Manifest, TextPath};
 use crate::store::root::RootError;
-use crate::store::syncing::Way;
 use crate::store::{Store, StoreError, StorePin, Summary};
 use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 use tracing::debug_span;
-
-/// So many bytes that were copied are no matter beside the syncs themselves.
-const LITTLE: u64 = 1 << 20;
 
 /// What to take, and for whom.
 #[derive(Debug, Clone)]
@@ -235,9 +230,9 @@ fn stage(
     let (reflinked, copied_bytes, in_cache) = (copied.reflinked, copied.copied_bytes, std::mem::take(&mut copied.copied));
     let drawn = Drawn { driver: how.driver.name(), parent: parent.map(|p| p.id), tree: copied };
     let manifest = draw_up(store, wanted, origin, (id, name), drawn)?;
-    debug_span!("sync").in_scope(|| write(store, &manifest, &since, copied_bytes))?;
+    let commits = debug_span!("sync").in_scope(|| write(store, &manifest, &since, copied_bytes))?;
     leave_cache(fs, &data, &in_cache);
-    debug_span!("publish").in_scope(|| store.publish(&manifest))?;
+    debug_span!("publish").in_scope(|| store.publish(&manifest, commits))?;
     let thaw_error = thawed.result.err().map(|e| e.to_string());
     Ok(Taken { summary: Arc::new(Summary::from(&manifest)), frozen: thawed.frozen, thaw_error, reflinked })
 }
@@ -297,38 +292,6 @@ fn tags_of(store: &Store, source: &Path, wanted: &Wanted) -> (BTreeMap<String, S
     };
     tags.extend(wanted.tags.clone());
     (tags, unread)
-}
-
-/// Step 3: the manifest, and everything durable but for the name; `staged` is open since nothing was in it. What was copied
-/// takes as long as its bytes take, either way; where next to nothing was, it is done the way that is likely to take less, and
-/// what it took is remembered.
-fn write(store: &Store, manifest: &Manifest, staged: &Dir, copied_bytes: u64) -> Result<(), TakeError> {
-    let fs = &store.fs;
-    let (path, data) = (Layout::manifest_in(staged.path()), Layout::data_in(staged.path()));
-    let bytes = seal(manifest).map_err(|source| StoreError::Encode { path: path.clone(), source })?;
-    if copied_bytes > LITTLE {
-        sync_tree(fs, &data, &manifest.entries, staged)?;
-        fs.write_new(&path, &bytes)?;
-        return Ok(fs.fsync(staged, staged.path())?);
-    }
-    let costs = || store.sync_costs.lock().unwrap_or_else(PoisonError::into_inner);
-    // The manifest and its directory as well.
-    let (count, dirty) = (count(&manifest.entries) + 2, fs.dirty_mib());
-    let way = costs().choose(count, dirty);
-    let began = Instant::now();
-    match way {
-        Way::Each => {
-            sync_each(fs, &data, &manifest.entries)?;
-            fs.write_new(&path, &bytes)?;
-            fs.fsync(staged, staged.path())?;
-        }
-        Way::Whole => {
-            fs.write_all(&fs.create(&path, 0o600)?, &path, &bytes)?;
-            fs.syncfs(staged)?;
-        }
-    }
-    costs().learn(way, count, dirty, began.elapsed());
-    Ok(())
 }
 
 /// Takes the pages of copied files out of the page cache, now that they are on the disk: nobody else has these files yet.

@@ -2,7 +2,7 @@
 
 use super::counters::write_record;
 use super::digests;
-use super::fs::FsError;
+use super::fs::{Commits, FsError, NotMoved};
 use super::index::{Known, RefTarget, Summary};
 use super::layout::Layout;
 use super::load;
@@ -79,13 +79,15 @@ impl Store {
         self.index().get(id).filter(|k| k.present).cloned().ok_or_else(|| StoreError::no_snapshot(id))
     }
 
-    /// Publishes a staged snapshot: rename, sync of the parent, index. Its tree must be durable already.
+    /// Publishes a staged snapshot: rename, sync of the parent, index. Its tree must be durable already, or, where its file system
+    /// commits in an order, written back as that wants it ([`Fs::write_back`](super::fs::Fs::write_back)).
     ///
     /// # Errors
     /// [`StoreError::Io`]; the snapshot is in staging again. Only if it cannot be put back there it stays, whole, and is
     /// in the index.
-    pub fn publish(&self, manifest: &Manifest) -> Result<(), StoreError> {
-        self.publish_from(&self.layout.staged(&manifest.id), &[&self.layout.snapshots()], manifest)
+    pub fn publish(&self, manifest: &Manifest, commits: Commits) -> Result<(), StoreError> {
+        let (from, to) = (self.layout.staged(&manifest.id), self.layout.snapshot(&manifest.id));
+        self.publish_by(manifest, || self.fs.move_in_order(&from, &to, &self.layout.snapshots(), commits))
     }
 
     /// Publishes the directory of a moved tree: as [`Store::publish`] does, and the place that it comes from is synced as well.
@@ -94,12 +96,13 @@ impl Store {
     /// [`StoreError::Io`]; it is in its place again, if there is any way.
     pub fn publish_moved(&self, manifest: &Manifest) -> Result<(), StoreError> {
         let dirs: [&Path; 2] = [&self.layout.snapshots(), &self.layout.importing()];
-        self.publish_from(&self.layout.importing_of(&manifest.id), &dirs, manifest)
+        let (from, to) = (self.layout.importing_of(&manifest.id), self.layout.snapshot(&manifest.id));
+        self.publish_by(manifest, || self.fs.move_durably(&from, &to, &dirs))
     }
 
-    fn publish_from(&self, from: &Path, dirs: &[&Path], manifest: &Manifest) -> Result<(), StoreError> {
+    fn publish_by(&self, manifest: &Manifest, publish: impl FnOnce() -> Result<(), NotMoved>) -> Result<(), StoreError> {
         let id = &manifest.id;
-        let moved = self.fs.move_durably(from, &self.layout.snapshot(id), dirs);
+        let moved = publish();
         if moved.as_ref().map_or_else(|e| e.is_moved, |()| true) {
             let mut index = self.index_mut();
             let summary = index.share(Arc::new(Summary::from(manifest)));

@@ -20,6 +20,7 @@ use std::time::Duration;
 const ROWS: &[Row] = &[
     Row { name: "take", prepare: nothing, act: take, check: taken, from_start: false, keeps_source: true },
     Row { name: "take_many", prepare: with_many_files, act: take, check: taken, from_start: false, keeps_source: true },
+    Row { name: "take, in order", prepare: in_order, act: take, check: taken, from_start: false, keeps_source: true },
     Row { name: "fork", prepare: nothing, act: fork, check: forked, from_start: false, keeps_source: true },
     Row { name: "fork, in order", prepare: in_order, act: fork, check: forked, from_start: false, keeps_source: true },
     Row { name: "hold", prepare: nothing, act: hold, check: held, from_start: false, keeps_source: true },

@@ -35,6 +35,8 @@ pub(crate) enum Neighbour {
     Journal,
     /// What was removed.
     Trash,
+    /// The directory in which snapshots appear.
+    Snapshots,
     /// Everything while something in the trash is half gone, and then the directory with the record of that.
     Ledger,
     Everything,
@@ -42,6 +44,7 @@ pub(crate) enum Neighbour {
 
 impl Neighbour {
     const OF_FORKS: [Self; 4] = [Self::Nothing, Self::Root, Self::Journal, Self::Everything];
+    pub(crate) const OF_SNAPSHOTS: [Self; 3] = [Self::Nothing, Self::Snapshots, Self::Everything];
     pub(crate) const OF_REMOVALS: [Self; 4] = [Self::Nothing, Self::Trash, Self::Ledger, Self::Everything];
 
     /// On btrfs a sync of the journal by somebody else, in the moment between its write and the commit, would have `publishing` without
@@ -57,6 +60,7 @@ impl Neighbour {
             Self::Root => open("vms").sync_all().unwrap(),
             Self::Journal => open("store/queue/journal").sync_all().unwrap(),
             Self::Trash => open("store/trash").sync_all().unwrap(),
+            Self::Snapshots => open("store/snapshots").sync_all().unwrap(),
             Self::Ledger if !is_half_gone(&mounted.join("store/trash")) => open("store/ledger").sync_all().unwrap(),
             Self::Ledger | Self::Everything => nix::unistd::syncfs(open("")).unwrap(),
         }

@@ -24,7 +24,7 @@ pub use data::{Cloner, DataError, Method};
 pub(crate) use data::{cannot_share, stretches};
 pub use flow::{Flow, NoProgress, Progress, copy_threads};
 pub use flush::flush_tree;
-pub use sync::{count, sync_each, sync_tree};
+pub use sync::{MANY, count, sync_each, sync_tree, write_back_each};
 
 use crate::config::Skip;
 use crate::snapshot::digest::BLOCK;

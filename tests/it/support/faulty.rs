@@ -120,8 +120,9 @@ impl Faulty {
         state.files.clear();
     }
 
-    /// A fork that gets its name must be such that no power cut leaves the name without what is behind it.
+    /// A fork or snapshot that gets its name must be such that no power cut leaves the name without what is behind it.
     fn check_published(&self, path: &Path, state: &State) {
+        self.check_snapshot(path, state);
         let Some(root) = path.parent().filter(|root| root.join(".snapkeep/root").exists()) else { return };
         if !path.join(".snapkeep/fork.json").exists() {
             return;
@@ -133,6 +134,20 @@ impl Faulty {
         let files: Vec<_> = state.files.iter().filter(is_late).collect();
         assert!(files.is_empty(), "{} is published before these are written: {files:?}", path.display());
         let names: Vec<_> = state.names.iter().filter(|name| was_built(name) && !is_in_order).collect();
+        assert!(names.is_empty(), "{} is published before these are durable: {names:?}", path.display());
+    }
+}
+
+impl Faulty {
+    fn check_snapshot(&self, path: &Path, state: &State) {
+        let Some(store) = path.parent().filter(|dir| dir.ends_with("store/snapshots")).and_then(Path::parent) else { return };
+        let staged = store.join("staging").join(path.file_name().unwrap());
+        let is_in_order = self.commits != Commits::Anyhow;
+        let is_late = |file: &&PathBuf| file.starts_with(&staged) && !(is_in_order && state.written_out.contains(*file));
+        let files: Vec<_> = state.files.iter().filter(is_late).collect();
+        assert!(files.is_empty(), "{} is published before these are written: {files:?}", path.display());
+        let is_unnamed = |name: &&PathBuf| !is_in_order && name.starts_with(&staged) && **name != staged;
+        let names: Vec<_> = state.names.iter().filter(is_unnamed).collect();
         assert!(names.is_empty(), "{} is published before these are durable: {names:?}", path.display());
     }
 }
@@ -206,6 +221,10 @@ impl Gate for Faulty {
                 let State { names, files, written_out, .. } = &mut *state;
                 names.clear();
                 files.retain(|file| file != path && !written_out.contains(file));
+            }
+            Op::Syncfs => {
+                state.files.clear();
+                state.names.clear();
             }
             Op::Fsync => {
                 state.files.remove(path);
