@@ -40,8 +40,8 @@
 //! 2. **Checked at the cut.** Removal takes the snapshot's lock, reads refs, pins, holds and the queue again, renames into
 //!    the trash, syncs, and unlinks only later. A plan is a proposal.
 //! 3. **Visible means whole and durable.** Build, sync, rename, sync the parent. No reader ever sees half a snapshot or
-//!    half a fork. For snapshots, forks and records "sync" is less where the file system commits in order (`store::fs::Commits`): no rename reaches
-//!    the disk without what is behind it.
+//!    half a fork. For snapshots, forks and records "sync" is less where the file system commits in order (`store::fs::Commits`): no
+//!    rename reaches the disk without what is behind it.
 //! 4. **Nothing is deleted for lack of information.** An unreadable ref, manifest or fork record, a missing mount, a newer
 //!    format, a clock that jumped: kept, and reported by name. One bad record blocks what it may point at and nothing else.
 //! 5. **No shared writable inode.** The only inodes that forks share are read-only memory files of a snapshot, or of its
@@ -54,8 +54,8 @@
 //!
 //! What breaks when one is broken: 1 and 3 `tests/it/stops.rs`, `kill.rs`, `faults.rs`, `powercut.rs`, `powercut_steps.rs`,
 //! `powercut_take.rs` and `awaited.rs`; 2 `race.rs`, `pairs.rs`, `locks.rs`, `refs_model.rs` and `powercut_unlink.rs`; 4 `lifecycle.rs`,
-//! `guards.rs` and `quarantine.rs`; 5 `verify.rs`, `lifecycle.rs` and `compress.rs`; 6 `driver/plain.rs`; 7 `schedule.rs`; 8 the properties in `policy/` and
-//! `fork/queue_tests.rs`. `docs/reliability.md` has the whole list.
+//! `guards.rs` and `quarantine.rs`; 5 `verify.rs`, `lifecycle.rs` and `compress.rs`; 6 `driver/plain.rs`; 7 `schedule.rs`; 8 the
+//! properties in `policy/` and `fork/queue_tests.rs`. `docs/reliability.md` has the whole list.
 
 pub mod api;
 pub mod cli;

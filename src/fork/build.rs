@@ -254,7 +254,7 @@ pub(super) fn write_back(fs: &Fs, place: &Path, built: &Built, wait: Option<Comm
     for path in files {
         let file = fs.open_file(below.place(path)?)?;
         match wait {
-            None => fs.begin_writing(&file, WHOLE),
+            None => fs.begin_writing(&file, &below.path_of(path), WHOLE)?,
             Some(commits) => fs.write_back(&file, &below.path_of(path), commits)?,
         }
     }

@@ -1,9 +1,10 @@
 //! What makes a burst durable, in the protocol *build*: step 2 before the renames, steps 4 and 5 behind them.
 //!
 //! Where the root's file system commits in an order ([`Commits`]), step 2 only waits for the data of what is new, and step 5
-//! commits contents and names together: one commit for a fork instead of one for each of its files.
+//! commits contents and names together: one commit for a fork instead of one for each of its files. On btrfs what does not lie
+//! ready is committed before its rename.
 
-use super::build::{self, Built};
+use super::build::{self, Built, Fresh};
 use super::queue::{Record, Request};
 use super::{ForkError, Forks, State};
 use crate::store::fs::{Commits, Dir, FileSystem, FsError};
@@ -88,7 +89,13 @@ impl Forks {
         };
         let synced = Synced { way, count, dirty_mib, began: Instant::now() };
         match way {
-            Way::Each => self.sync_each(built, commits)?,
+            Way::Each => {
+                self.sync_each(built, commits)?;
+                // A sync by somebody else of the directory that it was built in would have the rename in the log tree, and not this.
+                if commits == Commits::Whole && built.iter().any(|(_, built)| matches!(built.fresh, Fresh::All)) {
+                    fs.commit(&since)?;
+                }
+            }
             Way::Whole => fs.syncfs(&since)?,
         }
         Ok(synced)

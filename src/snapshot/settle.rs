@@ -1,7 +1,8 @@
 //! What makes a snapshot durable, step 3 of the protocol *take*: its contents before its name, or both at once.
 //!
-//! Where the store's file system commits in an order ([`Commits`]), contents only wait for their data, and one commit behind the rename
-//! makes contents and name durable together. Elsewhere all of it is durable before the rename.
+//! Where the store's file system commits in the order in which changes were made ([`Fs::keeps_order`]), contents only wait for their data,
+//! and one commit behind the rename makes contents and name durable together. Elsewhere all of it is durable before the rename: on btrfs a
+//! name may come with somebody else's sync, through the log tree, and what is behind it need not.
 
 use super::copy::{MANY, count, sync_each, write_back_each};
 use crate::store::fs::sys::WHOLE;
@@ -16,35 +17,30 @@ use std::time::Instant;
 /// So many bytes that were copied are no matter beside the syncs themselves.
 const LITTLE: u64 = 1 << 20;
 
-/// Writes the manifest and sees to it that the rename may come; `staged` is open since nothing was in it. Returns in which order what
-/// was written becomes durable, for [`Store::publish`]. What was copied takes as long as its bytes take, either way; where next to nothing was,
-/// it is done the way that is likely to take less, and what it took is remembered.
+/// Writes the manifest and sees to it that the rename may come, whose sync is of all of it; `staged` is open since nothing was in it.
+/// What was copied takes as long as its bytes take, either way; where next to nothing was, it is done the way that is likely to take
+/// less, and what it took is remembered.
 ///
 /// # Errors
 /// [`StoreError`]: it must not be published.
-pub(super) fn write(store: &Store, manifest: &Manifest, staged: &Dir, copied_bytes: u64) -> Result<Commits, StoreError> {
+pub(super) fn settle(store: &Store, manifest: &Manifest, staged: &Dir, copied_bytes: u64) -> Result<(), StoreError> {
     let fs = &store.fs;
     let bytes = seal(manifest).map_err(|source| StoreError::Encode { path: Layout::manifest_in(staged.path()), source })?;
-    let commits = fs.commits(staged);
+    let keeps_order = fs.keeps_order(staged);
     // The manifest and its directory as well.
     let (count, dirty) = (count(&manifest.entries) + 2, fs.dirty_mib());
     let is_little = copied_bytes <= LITTLE;
-    let way = match commits {
-        _ if !is_little => {
-            if count > MANY {
-                Way::Whole
-            } else {
-                Way::Each
-            }
-        }
-        Commits::Anyhow => costs(store).choose(count, dirty),
-        Commits::InOrder | Commits::Whole => costs(store).choose_in_order(count, dirty),
+    let way = match keeps_order {
+        _ if !is_little && count > MANY => Way::Whole,
+        _ if !is_little => Way::Each,
+        true => costs(store).choose_in_order(count, dirty),
+        false => costs(store).choose(count, dirty),
     };
     let began = Instant::now();
-    match (way, commits) {
-        (Way::Each, Commits::Anyhow) => sync_all(fs, manifest, staged, &bytes)?,
-        (Way::Each, _) => write_all_back(fs, manifest, staged, &bytes, commits)?,
-        (Way::Whole, _) => {
+    match way {
+        Way::Each if keeps_order => write_all_back(fs, manifest, staged, &bytes)?,
+        Way::Each => sync_all(fs, manifest, staged, &bytes)?,
+        Way::Whole => {
             let path = Layout::manifest_in(staged.path());
             fs.write_all(&fs.create(&path, 0o600)?, &path, &bytes)?;
             fs.syncfs(staged)?;
@@ -53,7 +49,7 @@ pub(super) fn write(store: &Store, manifest: &Manifest, staged: &Dir, copied_byt
     if is_little {
         costs(store).learn(way, count, dirty, began.elapsed());
     }
-    Ok(commits)
+    Ok(())
 }
 
 fn costs(store: &Store) -> MutexGuard<'_, Costs> {
@@ -68,11 +64,11 @@ fn sync_all(fs: &Fs, manifest: &Manifest, staged: &Dir, bytes: &[u8]) -> Result<
 }
 
 /// The data of all files: what says where it is then comes before the rename in the order of commits.
-fn write_all_back(fs: &Fs, manifest: &Manifest, staged: &Dir, bytes: &[u8], commits: Commits) -> Result<(), FsError> {
+fn write_all_back(fs: &Fs, manifest: &Manifest, staged: &Dir, bytes: &[u8]) -> Result<(), FsError> {
     let path = Layout::manifest_in(staged.path());
     let file = fs.create(&path, 0o600)?;
     fs.write_all(&file, &path, bytes)?;
-    fs.begin_writing(&file, WHOLE);
-    write_back_each(fs, &Layout::data_in(staged.path()), &manifest.entries, commits)?;
-    fs.write_back(&file, &path, commits)
+    fs.begin_writing(&file, &path, WHOLE)?;
+    write_back_each(fs, &Layout::data_in(staged.path()), &manifest.entries)?;
+    fs.write_back(&file, &path, Commits::InOrder)
 }

@@ -2,7 +2,7 @@
 
 use super::copy::{CopiedTree, CopyContext, CopyError, DataError, Flow, ParentFile, ParentMemory, copy_tree, flush_tree};
 use super::digest::{hash_small, hash_tree, note_data};
-use super::settle::write;
+use super::settle::settle;
 use super::space::{Shortage, shortage};
 use crate::config::{DigestTime, Reserve, Skip, show_size};
 use crate::driver::{Driver, DriverError};
@@ -230,9 +230,9 @@ fn stage(
     let (reflinked, copied_bytes, in_cache) = (copied.reflinked, copied.copied_bytes, std::mem::take(&mut copied.copied));
     let drawn = Drawn { driver: how.driver.name(), parent: parent.map(|p| p.id), tree: copied };
     let manifest = draw_up(store, wanted, origin, (id, name), drawn)?;
-    let commits = debug_span!("sync").in_scope(|| write(store, &manifest, &since, copied_bytes))?;
+    debug_span!("sync").in_scope(|| settle(store, &manifest, &since, copied_bytes))?;
     leave_cache(fs, &data, &in_cache);
-    debug_span!("publish").in_scope(|| store.publish(&manifest, commits))?;
+    debug_span!("publish").in_scope(|| store.publish(&manifest))?;
     let thaw_error = thawed.result.err().map(|e| e.to_string());
     Ok(Taken { summary: Arc::new(Summary::from(&manifest)), frozen: thawed.frozen, thaw_error, reflinked })
 }
@@ -294,7 +294,7 @@ fn tags_of(store: &Store, source: &Path, wanted: &Wanted) -> (BTreeMap<String, S
     (tags, unread)
 }
 
-/// Takes the pages of copied files out of the page cache, now that they are on the disk: nobody else has these files yet.
+/// Takes the pages of copied files out of the page cache, now that they are written: nobody else has these files yet.
 fn leave_cache(fs: &Fs, data: &Path, copied: &[TextPath]) {
     let Ok(mut below) = Below::open(fs, data) else { return };
     for path in copied {

@@ -98,7 +98,17 @@ impl Store {
             fs.mkdir_if_missing(&dir, 0o700)?;
         }
         fs.fsync_dir(layout.store())?;
+        // What the last process published and did not live to commit is acted on from here on.
+        fs.fsync_dir(&layout.snapshots())?;
         Self::assemble(options, layout, identity, Some(lock))
+    }
+
+    /// Makes the snapshots that are there durable, also one whose commit failed: before what they were made of goes.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    pub fn settle_snapshots(&self) -> Result<(), FsError> {
+        self.fs.fsync_dir(&self.layout.snapshots())
     }
 
     /// Opens a store for looking only, without its lock: somebody may change it meanwhile.

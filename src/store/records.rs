@@ -2,7 +2,7 @@
 
 use super::counters::write_record;
 use super::digests;
-use super::fs::{Commits, FsError, NotMoved};
+use super::fs::FsError;
 use super::index::{Known, RefTarget, Summary};
 use super::layout::Layout;
 use super::load;
@@ -79,15 +79,13 @@ impl Store {
         self.index().get(id).filter(|k| k.present).cloned().ok_or_else(|| StoreError::no_snapshot(id))
     }
 
-    /// Publishes a staged snapshot: rename, sync of the parent, index. Its tree must be durable already, or, where its file system
-    /// commits in an order, written back as that wants it ([`Fs::write_back`](super::fs::Fs::write_back)).
+    /// Publishes a staged snapshot: rename, sync of the parent, index. Its tree must be durable already, or so with that sync.
     ///
     /// # Errors
-    /// [`StoreError::Io`]; the snapshot is in staging again. Only if it cannot be put back there it stays, whole, and is
-    /// in the index.
-    pub fn publish(&self, manifest: &Manifest, commits: Commits) -> Result<(), StoreError> {
-        let (from, to) = (self.layout.staged(&manifest.id), self.layout.snapshot(&manifest.id));
-        self.publish_by(manifest, || self.fs.move_in_order(&from, &to, &self.layout.snapshots(), commits))
+    /// [`StoreError::Io`]; the snapshot is in staging again. Only if it cannot be put back there it stays, whole but perhaps not
+    /// durable, and is in the index.
+    pub fn publish(&self, manifest: &Manifest) -> Result<(), StoreError> {
+        self.publish_from(&self.layout.staged(&manifest.id), &[&self.layout.snapshots()], manifest)
     }
 
     /// Publishes the directory of a moved tree: as [`Store::publish`] does, and the place that it comes from is synced as well.
@@ -96,13 +94,12 @@ impl Store {
     /// [`StoreError::Io`]; it is in its place again, if there is any way.
     pub fn publish_moved(&self, manifest: &Manifest) -> Result<(), StoreError> {
         let dirs: [&Path; 2] = [&self.layout.snapshots(), &self.layout.importing()];
-        let (from, to) = (self.layout.importing_of(&manifest.id), self.layout.snapshot(&manifest.id));
-        self.publish_by(manifest, || self.fs.move_durably(&from, &to, &dirs))
+        self.publish_from(&self.layout.importing_of(&manifest.id), &dirs, manifest)
     }
 
-    fn publish_by(&self, manifest: &Manifest, publish: impl FnOnce() -> Result<(), NotMoved>) -> Result<(), StoreError> {
+    fn publish_from(&self, from: &Path, dirs: &[&Path], manifest: &Manifest) -> Result<(), StoreError> {
         let id = &manifest.id;
-        let moved = publish();
+        let moved = self.fs.move_durably(from, &self.layout.snapshot(id), dirs);
         if moved.as_ref().map_or_else(|e| e.is_moved, |()| true) {
             let mut index = self.index_mut();
             let summary = index.share(Arc::new(Summary::from(manifest)));

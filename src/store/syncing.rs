@@ -9,7 +9,7 @@ use std::time::Duration;
 /// A way to make trees durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// Every file and directory that is new, by itself (fsync(2)).
+    /// Every file and directory that is new, by itself (fsync(2), or only written where commits have an order).
     Each,
     /// All that is dirty on the file system (syncfs(2)).
     Whole,

@@ -47,7 +47,7 @@ impl Scene {
         let (request, _) = self.counter.during(make);
         assert_eq!(request.state, RequestState::Done);
         let root = self.world.store.parent().unwrap();
-        let synced = self.counter.calls().into_iter().filter(|(op, _)| *op == Op::Fsync);
+        let synced = self.counter.calls().into_iter().filter(|(op, _)| matches!(op, Op::Fsync | Op::Syncfs));
         synced.map(|(_, path)| path.strip_prefix(root).unwrap().to_owned()).collect()
     }
 }

@@ -21,6 +21,7 @@ const ROWS: &[Row] = &[
     Row { name: "take", prepare: nothing, act: take, check: taken, from_start: false, keeps_source: true },
     Row { name: "take_many", prepare: with_many_files, act: take, check: taken, from_start: false, keeps_source: true },
     Row { name: "take, in order", prepare: in_order, act: take, check: taken, from_start: false, keeps_source: true },
+    Row { name: "take_many, in order", prepare: with_many_in_order, act: take, check: taken, from_start: false, keeps_source: true },
     Row { name: "fork", prepare: nothing, act: fork, check: forked, from_start: false, keeps_source: true },
     Row { name: "fork, in order", prepare: in_order, act: fork, check: forked, from_start: false, keeps_source: true },
     Row { name: "hold", prepare: nothing, act: hold, check: held, from_start: false, keeps_source: true },
@@ -36,6 +37,11 @@ fn nothing(_: &Scene) {}
 /// As on xfs, and on ext4 with a journal.
 fn in_order(scene: &Scene) {
     *scene.commits.lock().unwrap() = Commits::InOrder;
+}
+
+fn with_many_in_order(scene: &Scene) {
+    in_order(scene);
+    with_many_files(scene);
 }
 
 fn take(scene: &Scene, live: &Live) -> Result<(), String> {

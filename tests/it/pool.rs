@@ -609,6 +609,7 @@ impl Gate for Durability {
             Op::Write | Op::Truncate | Op::Reflink | Op::SetMeta => drop(dirty.insert(path.to_owned())),
             Op::Create | Op::Mkdir | Op::Symlink | Op::Link => drop(dirty.insert(path.parent().unwrap().to_owned())),
             Op::Fsync => drop(dirty.remove(path)),
+            Op::Syncfs => dirty.clear(),
             Op::Unlink => dirty.retain(|d| !d.starts_with(path)),
             Op::Rename => {
                 let name = path.file_name().unwrap().to_str().unwrap();

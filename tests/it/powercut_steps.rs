@@ -37,14 +37,18 @@ pub(crate) enum Neighbour {
     Trash,
     /// The directory in which snapshots appear.
     Snapshots,
+    /// Where snapshots and forks are built or lie ready, and then a file that has nothing to do with them.
+    Staging,
+    /// Such a file alone.
+    Other,
     /// Everything while something in the trash is half gone, and then the directory with the record of that.
     Ledger,
     Everything,
 }
 
 impl Neighbour {
-    const OF_FORKS: [Self; 4] = [Self::Nothing, Self::Root, Self::Journal, Self::Everything];
-    pub(crate) const OF_SNAPSHOTS: [Self; 3] = [Self::Nothing, Self::Snapshots, Self::Everything];
+    const OF_FORKS: [Self; 6] = [Self::Nothing, Self::Root, Self::Journal, Self::Staging, Self::Other, Self::Everything];
+    pub(crate) const OF_SNAPSHOTS: [Self; 5] = [Self::Nothing, Self::Snapshots, Self::Staging, Self::Other, Self::Everything];
     pub(crate) const OF_REMOVALS: [Self; 4] = [Self::Nothing, Self::Trash, Self::Ledger, Self::Everything];
 
     /// On btrfs a sync of the journal by somebody else, in the moment between its write and the commit, would have `publishing` without
@@ -61,6 +65,17 @@ impl Neighbour {
             Self::Journal => open("store/queue/journal").sync_all().unwrap(),
             Self::Trash => open("store/trash").sync_all().unwrap(),
             Self::Snapshots => open("store/snapshots").sync_all().unwrap(),
+            Self::Staging => {
+                let pool = mounted.join("vms/.snapkeep/pool");
+                let shelves = fs::read_dir(&pool).into_iter().flatten().map(|entry| entry.unwrap().path());
+                let built_in = shelves.chain([pool.clone(), mounted.join("store/staging"), mounted.join("vms/.snapkeep/staging")]);
+                built_in.filter(|dir| dir.exists()).for_each(|dir| fs::File::open(dir).unwrap().sync_all().unwrap());
+                Self::Other.sync(mounted);
+            }
+            Self::Other => {
+                fs::write(mounted.join("other"), "new").unwrap();
+                open("other").sync_all().unwrap();
+            }
             Self::Ledger if !is_half_gone(&mounted.join("store/trash")) => open("store/ledger").sync_all().unwrap(),
             Self::Ledger | Self::Everything => nix::unistd::syncfs(open("")).unwrap(),
         }
@@ -210,7 +225,8 @@ fn check(world: &World, told: &Told, cut: u64) {
 fn power_cuts(kind: Kind) {
     let is_full = std::env::var_os("FULL").is_some();
     let all = Neighbour::OF_FORKS.into_iter().flat_map(|neighbour| Asker::ALL.map(|asker| (neighbour, asker)));
-    let is_short = |neighbour: Neighbour, asker: Asker| neighbour == Neighbour::Nothing || asker == Asker::Waiting;
+    let is_short =
+        |neighbour: Neighbour, asker: Asker| matches!(neighbour, Neighbour::Nothing | Neighbour::Staging) || asker == Asker::Waiting;
     for (neighbour, asker) in all.filter(|(neighbour, asker)| is_full || is_short(*neighbour, *asker)) {
         let Some(mut disk) = clonable(kind) else { return };
         let (world, gate) = world(&disk, neighbour);

@@ -7,7 +7,8 @@ use crate::support::World;
 use crate::support::mounts::{Kind, clonable};
 use snapkeep::ids::SnapshotId;
 use snapkeep::snapshot::copy::Flow;
-use snapkeep::store::fs::Fs;
+use snapkeep::store::fs::{Commits, Fs};
+use snapkeep::store::manifest::Manifest;
 use snapkeep::worker::verify::verify;
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -28,30 +29,39 @@ fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     FILES.iter().filter_map(|file| Some((PathBuf::from(file), fs::read(dir.join(file)).ok()?))).collect()
 }
 
-/// Two snapshots of an instance that is written to before each, with a cut before each call.
+/// Two snapshots of an instance that is written to before each, and one of a fork of the second, with a cut before each call.
 fn takes(world: &World, gate: &Arc<Cuts>) -> Vec<Taken> {
     let golden = world.vms.join("golden");
     fs::create_dir_all(golden.join("deep/er")).unwrap();
     let open = world.try_open(Fs::gated(Arc::clone(gate) as _)).unwrap();
     open.recover().unwrap();
-    let all = [1_u8, 2].map(|n| {
+    let mut all: Vec<Taken> = Vec::new();
+    for n in [1_u8, 2] {
         fs::write(golden.join("overlay.raw"), vec![n; 300_000]).unwrap();
         fs::write(golden.join("deep/er/notes"), vec![n; 5000]).unwrap();
         fs::write(golden.join("deep/er/nothing"), "").unwrap();
         gate.arm(true);
         let id = open.take("golden").unwrap();
         gate.arm(false);
-        Taken { id, at: gate.count(), had: contents(&golden) }
-    });
+        all.push(Taken { id, at: gate.count(), had: contents(&golden) });
+    }
+    open.fork(&all.last().unwrap().id, "fork").unwrap();
+    // Its memory is linked to that of its source.
+    gate.arm(true);
+    let id = open.take("fork").unwrap();
+    gate.arm(false);
+    all.push(Taken { id, at: gate.count(), had: contents(&world.vms.join("fork")) });
     gate.cut();
-    all.into()
+    all
 }
 
 fn check(world: &World, all: &[Taken], cut: u64) {
     for Taken { id, at, had } in all {
         let dir = world.store.join("snapshots").join(id.as_str());
         assert!(dir.exists() || cut < *at, "cut {cut}: {id} was taken");
-        let whole = || dir.join("manifest.json").metadata().is_ok_and(|meta| meta.len() > 0) && contents(&dir.join("data")) == *had;
+        let manifest = dir.join("manifest.json");
+        let is_sealed = || fs::read(&manifest).is_ok_and(|bytes| Manifest::unseal(&manifest, &bytes).is_ok());
+        let whole = || is_sealed() && contents(&dir.join("data")) == *had;
         assert!(!dir.exists() || whole(), "cut {cut}: {id} is there, and not whole");
     }
     let open = world.open();
@@ -66,6 +76,7 @@ fn power_cuts(kind: Kind) {
     for neighbour in Neighbour::OF_SNAPSHOTS {
         let Some(mut disk) = clonable(kind) else { return };
         let (world, gate) = world(&disk, neighbour);
+        assert_eq!(gate.commits, if kind == Kind::Btrfs { Commits::Whole } else { Commits::InOrder });
         let all = takes(&world, &gate);
         for cut in 0..gate.count() {
             disk.as_of(&gate.clone_of(cut)).unwrap();

@@ -64,7 +64,7 @@ impl Job<'_> {
         let windows: Vec<&[Block]> = blocks.chunks(WINDOW).collect();
         for (n, window) in windows.iter().enumerate() {
             hashes.extend(copy(window)?.into_iter().flatten());
-            self.fs.begin_writing(self.to.0, extent(window));
+            self.fs.begin_writing(self.to.0, self.to.1, extent(window))?;
             self.fs.drop_what_was_absent(self.from.0, &absent, &extent(window));
             if let Some(written) = n.checked_sub(BEHIND).and_then(|n| windows.get(n)) {
                 self.fs.drop_cached(self.to.0, extent(written));

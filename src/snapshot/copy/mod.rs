@@ -133,7 +133,7 @@ pub enum CopyError {
 }
 
 /// Copies the tree at `source` into the existing empty directory `dest`, both absolute paths. See the module for what it
-/// promises. Nothing is synced (see [`sync_tree`]) or hashed; on an error `dest` holds a part.
+/// promises. Nothing is synced (see [`sync_tree`] and [`write_back_each`]) or hashed; on an error `dest` holds a part.
 ///
 /// # Errors
 /// [`CopyError`].

@@ -261,6 +261,7 @@ pub fn take_known_away(
     if entries != manifest.entries {
         return Ok(Some(format!("its files are not those of snapshot {id}")));
     }
+    store.settle_snapshots()?;
     Ok(take_away(store, &context(store, how), Theirs { dir: &open, name: &candidate.name, path: &path }, &manifest))
 }
 
@@ -334,7 +335,7 @@ pub fn finish_asides(store: &Store, dir: &Path) -> Result<usize, FsError> {
         let manifest = id.filter(|_| was_here).and_then(|id| store.manifest(&id).ok());
         // One that cannot go, or that somebody has written into, stays, and holds up no other: the survey shows it.
         let is_rest = |manifest| is_remainder(&store.fs, &open, &entry.name, &manifest).unwrap_or(false);
-        if manifest.is_some_and(is_rest) && remove_aside(&store.fs, &open, &entry.name).is_ok() {
+        if manifest.is_some_and(is_rest) && store.settle_snapshots().is_ok() && remove_aside(&store.fs, &open, &entry.name).is_ok() {
             removed += 1;
         }
     }

@@ -7,10 +7,12 @@
 //! behind it (posix_fadvise(2)); of the source only those that mincore(2) did not find before: a memory file that running
 //! VMs map is in use.
 
-use super::{Fs, sys};
+use super::{Fs, FsError, Op, Result, sys};
+use nix::errno::Errno;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use std::fs::File;
 use std::ops::Range;
+use std::path::Path;
 
 /// A page; where pages are larger, less is dropped than could be.
 const PAGE: u64 = 4096;
@@ -81,9 +83,13 @@ impl Fs {
         absent.among(range).for_each(|stretch| self.drop_cached(file, stretch));
     }
 
-    /// Has the kernel begin to write a stretch's dirty pages. A hint; the sync that follows reports what goes wrong.
-    pub fn begin_writing(&self, file: &File, range: Range<u64>) {
-        let _ = sys::begin_writing(file, range);
+    /// Has the kernel begin to write a stretch's dirty pages. A hint where it cannot be had; but a failure counts: ext4 gives up pages
+    /// for which it finds no block, and says so to this call alone (fs/ext4/inode.c, `mpage_map_and_submit_extent`).
+    pub fn begin_writing(&self, file: &File, path: &Path, range: Range<u64>) -> Result<()> {
+        match sys::begin_writing(file, range) {
+            Ok(()) | Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
+            Err(source) => Err(FsError { op: Op::WriteOut, path: path.to_owned(), source }),
+        }
     }
 }
 

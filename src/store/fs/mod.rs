@@ -220,23 +220,6 @@ impl Fs {
         synced.map_err(|error| NotMoved { error, is_moved: self.rename_new(to, from).is_err() })
     }
 
-    /// The same for what was only written back, by a file system that commits as `commits` says: one commit makes contents and name durable.
-    ///
-    /// # Errors
-    /// [`NotMoved`], likewise.
-    pub fn move_in_order(&self, from: &Path, to: &Path, dir: &Path, commits: Commits) -> std::result::Result<(), NotMoved> {
-        self.rename_new(from, to).map_err(|error| NotMoved { error, is_moved: false })?;
-        let sync = |dir: Dir| {
-            // Where a sync may commit one inode alone it is all of the transaction that counts.
-            if commits == Commits::Whole {
-                self.commit(&dir)?;
-            }
-            self.fsync(&dir, dir.path())
-        };
-        let synced = self.open_dir(dir).and_then(sync);
-        synced.map_err(|error| NotMoved { error, is_moved: self.rename_new(to, from).is_err() })
-    }
-
     /// Makes a new file for writing; fails if the name is taken.
     pub fn create<'a>(&self, at: impl Into<Place<'a>>, mode: u32) -> Result<File> {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL;

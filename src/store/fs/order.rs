@@ -10,7 +10,10 @@
 //!   directory's last change. Writing back ends behind the change of metadata that follows from it.
 //! * btrfs: a transaction is durable as a whole, but writing back ends before the extents are in it; FIEMAP with
 //!   `FIEMAP_FLAG_SYNC` waits for that (since Linux 6.9 in any case). And a sync may commit one inode alone, through the log
-//!   tree; the ioctls of btrfs-ioctl(2) commit the transaction.
+//!   tree; the ioctls of btrfs-ioctl(2) commit the transaction. A sync by somebody else of a directory that was moved in the running
+//!   transaction, or of one that it was moved into or out of, is of the whole transaction (fs/btrfs/tree-log.c, `last_unlink_trans`). But
+//!   one that was synced before the move, with a new directory in it, has the move in the log tree, and then any sync makes that
+//!   durable without what is behind it: so what is new is committed before it is moved.
 
 use super::{Dir, Fs, FsError, Op, Result, sys};
 use nix::errno::Errno;
@@ -48,6 +51,9 @@ const MOST_LOOKS: usize = 8;
 
 /// The first Linux of which it is known that FIEMAP waits on btrfs.
 const WAITS_ON_BTRFS: (u32, u32) = (6, 9);
+
+/// The first Linux in which writing out leaves no page behind (sync_file_range(2) with all three flags; fs/sync.c).
+const WRITES_ALL_OUT: (u32, u32) = (5, 2);
 
 impl Fs {
     /// How the file system of an open directory commits: looked at once, and again when it is another one. A look, and no promise:
@@ -89,22 +95,15 @@ impl Fs {
     /// Waits until a file's data is written and, where commits have an order, until the metadata that says where it is has its place in
     /// it. Nothing is durable by that; but a failure counts, for the commit behind it will not hear of it.
     pub fn write_back(&self, file: &File, path: &Path, commits: Commits) -> Result<()> {
-        let wait = || match commits {
-            Commits::Anyhow | Commits::InOrder => sys::write_out(file),
-            Commits::Whole => sys::write_out(file).and_then(|()| sys::settle_extents(file)),
-        };
+        let write_out = || unless_unknown(sys::write_out(file), &[]);
+        let settle = || if commits == Commits::Whole { unless_unknown(sys::settle_extents(file), &NO_EXTENTS) } else { Ok(true) };
         if commits == Commits::Anyhow {
-            return match wait() {
-                // A sandbox that does not know the call: the sync does it all.
-                Ok(()) | Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
-                Err(source) => Err(FsError { op: Op::WriteOut, path: path.to_owned(), source }),
-            };
+            // Where it cannot be had the sync does it all.
+            return write_out().map(drop).map_err(|source| FsError { op: Op::WriteOut, path: path.to_owned(), source });
         }
-        match self.change(Op::WriteOut, path.into(), |_| wait()) {
-            // More than is needed.
-            Err(e) if matches!(e.source, Errno::ENOSYS | Errno::EPERM | Errno::ENOTTY | Errno::EOPNOTSUPP) => self.fsync(file, path),
-            done => done,
-        }
+        let is_settled = self.change(Op::WriteOut, path.into(), |_| Ok(write_out()? && settle()?))?;
+        // More than is needed.
+        if is_settled { Ok(()) } else { self.fsync(file, path) }
     }
 
     /// Commits the running transaction of a file system that commits them whole, without writing anybody's data.
@@ -113,24 +112,37 @@ impl Fs {
     }
 }
 
+/// What a file system says that knows no extents.
+const NO_EXTENTS: [Errno; 2] = [Errno::ENOTTY, Errno::EOPNOTSUPP];
+
+/// Whether a call is known here: a sandbox may not know it. A failure of one that is counts, and is told to nobody else.
+fn unless_unknown(done: nix::Result<()>, also: &[Errno]) -> nix::Result<bool> {
+    match done {
+        Ok(()) => Ok(true),
+        Err(e) if matches!(e, Errno::ENOSYS | Errno::EPERM) || also.contains(&e) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
 fn look(dir: &Dir) -> Commits {
     let Ok(kind) = fstatfs(dir).map(|stat| stat.filesystem_type()) else { return Commits::Anyhow };
     let Some(mount) = super::mounts::of(dir) else { return Commits::Anyhow };
     let is_split = || mount.options().any(|option| option.starts_with("rtdev=") || option.starts_with("logdev="));
     match mount.kind.as_str() {
+        _ if !is_at_least(WRITES_ALL_OUT) => Commits::Anyhow,
         "xfs" if kind == XFS_SUPER_MAGIC && !is_split() => Commits::InOrder,
         // With this option a commit may be on the disk before the data that it waited for is out of the disk's cache (ext4(5)).
         "ext4" if mount.options().any(|option| option == "journal_async_commit") => Commits::Anyhow,
         "ext4" if kind == EXT4_SUPER_MAGIC && mount.has_own_journal() => Commits::InOrder,
-        "btrfs" if kind == BTRFS_SUPER_MAGIC && is_new_enough() && sys::commit(dir).is_ok() => Commits::Whole,
+        "btrfs" if kind == BTRFS_SUPER_MAGIC && is_at_least(WAITS_ON_BTRFS) && sys::commit(dir).is_ok() => Commits::Whole,
         _ => Commits::Anyhow,
     }
 }
 
-/// Whether this is a Linux of which it is known that FIEMAP waits on btrfs.
-fn is_new_enough() -> bool {
+/// Whether this is such a Linux or a later one.
+fn is_at_least(first: (u32, u32)) -> bool {
     let release = nix::sys::utsname::uname().ok().map(|names| names.release().to_string_lossy().into_owned());
-    release.as_deref().and_then(version).is_some_and(|version| version >= WAITS_ON_BTRFS)
+    release.as_deref().and_then(version).is_some_and(|version| version >= first)
 }
 
 /// The first two numbers of a release (uname(2)).

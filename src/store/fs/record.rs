@@ -39,12 +39,15 @@ impl Fs {
 
     fn replace_some(&self, records: &[(&Path, &[u8])]) -> Vec<Result<()>> {
         let temps: Vec<PathBuf> = records.iter().map(|(path, _)| temporary(path)).collect();
-        let files: Vec<Result<File>> = records.iter().zip(&temps).map(|((_, bytes), temp)| self.begin_record(temp, bytes)).collect();
+        let mut files: Vec<Result<File>> = records.iter().zip(&temps).map(|((_, bytes), temp)| self.begin_record(temp, bytes)).collect();
         if records.len() > 1 {
             // All of them begin to be written; the sync of the first then commits what the others need too.
-            files.iter().flatten().for_each(|file| {
-                let _ = sys::begin_writing(file, sys::WHOLE);
-            });
+            for (file, temp) in files.iter_mut().zip(&temps) {
+                let begun = file.as_ref().map_or(Ok(()), |open| self.begin_writing(open, temp, sys::WHOLE));
+                if let Err(e) = begun {
+                    *file = Err(e);
+                }
+            }
         }
         let parent = |path: &Path| path.parent().unwrap_or(Path::new("/")).to_owned();
         // Which of the directories keep an order. None stays open: there may be as many as records.

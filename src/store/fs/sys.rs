@@ -46,7 +46,7 @@ pub const WHOLE: Range<u64> = 0..0;
 /// Has the kernel begin to write a stretch's dirty pages, and does not wait for them (sync_file_range(2)).
 ///
 /// # Errors
-/// Nothing is promised by it, so that it cannot be had is nothing to act on.
+/// EIO and ENOSPC where the pages have no place to go; ENOSYS and EPERM where it cannot be had.
 pub fn begin_writing(file: &File, range: Range<u64>) -> nix::Result<()> {
     let start = i64::try_from(range.start).map_err(|_| Errno::EFBIG)?;
     let length = i64::try_from(range.end.saturating_sub(range.start)).map_err(|_| Errno::EFBIG)?;

@@ -138,10 +138,26 @@ impl Faulty {
     }
 }
 
+/// Where a snapshot of this path was built.
+fn staged_as(path: &Path) -> Option<PathBuf> {
+    let store = path.parent().filter(|dir| dir.ends_with("store/snapshots"))?.parent()?;
+    Some(store.join("staging").join(path.file_name()?))
+}
+
+impl State {
+    /// What was built is known by its new name: a commit that does not come is missed there.
+    fn become_snapshot(&mut self, path: &Path) {
+        let Some(staged) = staged_as(path) else { return };
+        let renamed = |old: &PathBuf| old.strip_prefix(&staged).map_or_else(|_| old.clone(), |rest| path.join(rest));
+        for paths in [&mut self.files, &mut self.written_out] {
+            *paths = paths.iter().map(renamed).collect();
+        }
+    }
+}
+
 impl Faulty {
     fn check_snapshot(&self, path: &Path, state: &State) {
-        let Some(store) = path.parent().filter(|dir| dir.ends_with("store/snapshots")).and_then(Path::parent) else { return };
-        let staged = store.join("staging").join(path.file_name().unwrap());
+        let Some(staged) = staged_as(path) else { return };
         let is_in_order = self.commits != Commits::Anyhow;
         let is_late = |file: &&PathBuf| file.starts_with(&staged) && !(is_in_order && state.written_out.contains(*file));
         let files: Vec<_> = state.files.iter().filter(is_late).collect();
@@ -206,11 +222,14 @@ impl Gate for Faulty {
         let mut state = self.state();
         match op {
             Op::Create if state.is_there => {}
-            Op::Rename if state.is_armed => {
-                self.check_published(path, &state);
+            Op::Rename => {
+                if state.is_armed {
+                    self.check_published(path, &state);
+                }
+                state.become_snapshot(path);
                 state.names.insert(path.to_owned());
             }
-            Op::Mkdir | Op::Symlink | Op::Link | Op::Rename | Op::Create => drop(state.names.insert(path.to_owned())),
+            Op::Mkdir | Op::Symlink | Op::Link | Op::Create => drop(state.names.insert(path.to_owned())),
             Op::Write | Op::Truncate | Op::Reflink => {
                 state.written_out.remove(path);
                 state.files.insert(path.to_owned());
