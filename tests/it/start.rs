@@ -10,6 +10,7 @@
 )]
 
 use crate::support::World;
+use crate::support::counts::Counter;
 use crate::support::many::{Many, fork_id, world_in_memory};
 use nix::errno::Errno;
 use snapkeep::clock::Clock;
@@ -28,6 +29,17 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex};
+
+#[test]
+fn what_the_last_process_published_is_durable_before_a_start_acts_on_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::at(dir.path());
+    let counter = Counter::default();
+    let (_open, _) = counter.during(|| world.try_open(counter.fs()).unwrap());
+    let (calls, snapshots) = (counter.calls(), world.store.join("snapshots"));
+    let first = |op| calls.iter().position(|(done, path)| *done == op && *path == snapshots);
+    assert!(first(Op::Fsync).unwrap() < first(Op::List).unwrap());
+}
 
 /// Holds up whoever opens this fork's record, until it is let go.
 #[derive(Debug, Default)]

@@ -109,6 +109,14 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_begin_to_be_written_is_a_failure() {
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let pipe = File::from(std::os::fd::OwnedFd::from(reader));
+        let failed = Fs::real().begin_writing(&pipe, Path::new("copy"), sys::WHOLE).unwrap_err();
+        assert_eq!((failed.op, failed.source), (Op::WriteOut, Errno::ESPIPE));
+    }
+
+    #[test]
     fn pages_that_were_there_are_not_absent_and_stay() {
         // A file system with a disk behind it: what is in memory only cannot be dropped.
         let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
