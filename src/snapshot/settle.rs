@@ -1,8 +1,8 @@
 //! What makes a snapshot durable, step 3 of the protocol *take*: its contents before its name, or both at once.
 //!
-//! Where the store's file system commits in the order in which changes were made ([`Fs::keeps_order`]), contents only wait for their data,
-//! and one commit behind the rename makes contents and name durable together. Elsewhere all of it is durable before the rename: on btrfs a
-//! name may come with somebody else's sync, through the log tree, and what is behind it need not.
+//! Where the store's file system commits in an order ([`Commits`]), contents only wait for their data. Then one commit behind the rename
+//! makes contents and name durable together; on btrfs one comes before it as well, for a name may come with somebody else's sync, through
+//! the log tree, and what is behind it need not. Elsewhere each file is synced before the rename.
 
 use super::copy::{MANY, count, sync_each, write_back_each};
 use crate::store::fs::sys::WHOLE;
@@ -26,20 +26,25 @@ const LITTLE: u64 = 1 << 20;
 pub(super) fn settle(store: &Store, manifest: &Manifest, staged: &Dir, copied_bytes: u64) -> Result<(), StoreError> {
     let fs = &store.fs;
     let bytes = seal(manifest).map_err(|source| StoreError::Encode { path: Layout::manifest_in(staged.path()), source })?;
-    let keeps_order = fs.keeps_order(staged);
+    let commits = fs.commits(staged);
     // The manifest and its directory as well.
     let (count, dirty) = (count(&manifest.entries) + 2, fs.dirty_mib());
     let is_little = copied_bytes <= LITTLE;
-    let way = match keeps_order {
+    let way = match commits {
         _ if !is_little && count > MANY => Way::Whole,
         _ if !is_little => Way::Each,
-        true => costs(store).choose_in_order(count, dirty),
-        false => costs(store).choose(count, dirty),
+        Commits::InOrder | Commits::Whole => costs(store).choose_in_order(count, dirty),
+        Commits::Anyhow => costs(store).choose(count, dirty),
     };
     let began = Instant::now();
     match way {
-        Way::Each if keeps_order => write_all_back(fs, manifest, staged, &bytes)?,
-        Way::Each => sync_all(fs, manifest, staged, &bytes)?,
+        Way::Each if commits == Commits::Anyhow => sync_all(fs, manifest, staged, &bytes)?,
+        Way::Each => {
+            write_all_back(fs, manifest, staged, &bytes, commits)?;
+            if commits == Commits::Whole {
+                fs.commit(staged)?;
+            }
+        }
         Way::Whole => {
             let path = Layout::manifest_in(staged.path());
             fs.write_all(&fs.create(&path, 0o600)?, &path, &bytes)?;
@@ -64,11 +69,11 @@ fn sync_all(fs: &Fs, manifest: &Manifest, staged: &Dir, bytes: &[u8]) -> Result<
 }
 
 /// The data of all files: what says where it is then comes before the rename in the order of commits.
-fn write_all_back(fs: &Fs, manifest: &Manifest, staged: &Dir, bytes: &[u8]) -> Result<(), FsError> {
+fn write_all_back(fs: &Fs, manifest: &Manifest, staged: &Dir, bytes: &[u8], commits: Commits) -> Result<(), FsError> {
     let path = Layout::manifest_in(staged.path());
     let file = fs.create(&path, 0o600)?;
     fs.write_all(&file, &path, bytes)?;
     fs.begin_writing(&file, &path, WHOLE)?;
-    write_back_each(fs, &Layout::data_in(staged.path()), &manifest.entries)?;
-    fs.write_back(&file, &path, Commits::InOrder)
+    write_back_each(fs, &Layout::data_in(staged.path()), &manifest.entries, commits)?;
+    fs.write_back(&file, &path, commits)
 }

@@ -2,7 +2,7 @@
 
 use super::counters::write_record;
 use super::digests;
-use super::fs::FsError;
+use super::fs::{Commits, FsError};
 use super::index::{Known, RefTarget, Summary};
 use super::layout::Layout;
 use super::load;
@@ -85,7 +85,14 @@ impl Store {
     /// [`StoreError::Io`]; the snapshot is in staging again. Only if it cannot be put back there it stays, whole but perhaps not
     /// durable, and is in the index.
     pub fn publish(&self, manifest: &Manifest) -> Result<(), StoreError> {
-        self.publish_from(&self.layout.staged(&manifest.id), &[&self.layout.snapshots()], manifest)
+        self.publish_from(&self.layout.staged(&manifest.id), manifest, || self.sync_snapshots())
+    }
+
+    /// Makes the names of snapshots durable. On btrfs, where a sync of their directory is a commit of the transaction in any case, it is
+    /// a commit alone: one by one they would wait for the directory's lock, and so would those who move a snapshot there.
+    fn sync_snapshots(&self) -> Result<(), FsError> {
+        let dir = self.fs.open_dir(&self.layout.snapshots())?;
+        if self.fs.commits(&dir) == Commits::Whole { self.fs.commit(&dir) } else { self.fs.fsync(&dir, dir.path()) }
     }
 
     /// Publishes the directory of a moved tree: as [`Store::publish`] does, and the place that it comes from is synced as well.
@@ -94,12 +101,13 @@ impl Store {
     /// [`StoreError::Io`]; it is in its place again, if there is any way.
     pub fn publish_moved(&self, manifest: &Manifest) -> Result<(), StoreError> {
         let dirs: [&Path; 2] = [&self.layout.snapshots(), &self.layout.importing()];
-        self.publish_from(&self.layout.importing_of(&manifest.id), &dirs, manifest)
+        let sync = || dirs.iter().try_for_each(|dir| self.fs.fsync_dir(dir));
+        self.publish_from(&self.layout.importing_of(&manifest.id), manifest, sync)
     }
 
-    fn publish_from(&self, from: &Path, dirs: &[&Path], manifest: &Manifest) -> Result<(), StoreError> {
+    fn publish_from(&self, from: &Path, manifest: &Manifest, sync: impl FnOnce() -> Result<(), FsError>) -> Result<(), StoreError> {
         let id = &manifest.id;
-        let moved = self.fs.move_durably(from, &self.layout.snapshot(id), dirs);
+        let moved = self.fs.move_and(from, &self.layout.snapshot(id), sync);
         if moved.as_ref().map_or_else(|e| e.is_moved, |()| true) {
             let mut index = self.index_mut();
             let summary = index.share(Arc::new(Summary::from(manifest)));

@@ -11,15 +11,18 @@
 use crate::support::mounts::{Kind, mounted};
 use crate::support::program::{Program, eventually};
 use crate::support::{World, fixture};
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use snapkeep::fork::queue::RequestState;
 use snapkeep::snapshot::copy::Flow;
-use snapkeep::store::fs::{Fs, Lister};
+use snapkeep::store::fs::{Commits, FailNth, Fs, Gate, Lister, Op};
 use snapkeep::worker::verify::verify;
 use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::time::Duration;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 #[test]
 fn snapshots_and_forks_are_whole_on_each_file_system_and_share_extents_where_it_can() {
@@ -86,6 +89,66 @@ fn all_names_of_a_directory_are_listed_however_many_there_are() {
         drop(dir);
         umount2(&other, MntFlags::MNT_DETACH).unwrap();
     }
+}
+
+#[test]
+fn of_many_who_commit_a_btrfs_at_once_none_waits_for_the_kernels_timer() {
+    let Some(btrfs) = mounted(Kind::Btrfs, 1 << 30) else { return };
+    // Workers that know nothing of each other: one of ten thousand commits misses its wake-up, which is made again.
+    let longest = |worker: usize| {
+        let fs_ = Fs::real();
+        let dir = fs_.open_dir(&btrfs.path).unwrap();
+        let one = |n: usize| {
+            fs::write(btrfs.path.join(format!("{worker}-{}", n % 50)), "new").unwrap();
+            let began = Instant::now();
+            fs_.commit(&dir).unwrap();
+            began.elapsed()
+        };
+        (0..2500).map(one).max().unwrap()
+    };
+    let longest = std::thread::scope(|scope| {
+        let workers = (0..8).map(|worker| scope.spawn(move || longest(worker))).collect::<Vec<_>>();
+        workers.into_iter().map(|worker| worker.join().unwrap()).max().unwrap()
+    });
+    assert!(longest < Duration::from_secs(15), "{longest:?}");
+}
+
+/// Fails the nth call on a file system that commits transactions whole.
+#[derive(Debug)]
+struct FailOnBtrfs(FailNth);
+
+impl Gate for FailOnBtrfs {
+    fn before(&self, op: Op, path: &Path) -> Result<(), Errno> {
+        self.0.before(op, path)
+    }
+
+    fn commits(&self) -> Commits {
+        Commits::Whole
+    }
+}
+
+#[test]
+fn of_many_records_on_btrfs_each_is_the_old_one_or_the_new_one_whatever_call_fails() {
+    const COUNT: usize = 12;
+    let Some(btrfs) = mounted(Kind::Btrfs, 1 << 30) else { return };
+    let paths: Vec<_> = (0..COUNT).map(|n| btrfs.path.join(n.to_string())).collect();
+    let with = |bytes: &'static [u8]| paths.iter().map(|path| (path.as_path(), bytes)).collect::<Vec<_>>();
+    let mut points = 0;
+    for n in 1.. {
+        assert!(Fs::real().replace_records(&with(b"old")).iter().all(Result::is_ok));
+        let gate = Arc::new(FailOnBtrfs(FailNth::new(n, Errno::EIO)));
+        let answers = Fs::gated(Arc::clone(&gate) as _).replace_records(&with(b"new"));
+        for (path, answer) in paths.iter().zip(answers) {
+            let text = fs::read_to_string(path).unwrap();
+            assert!(text == "new" || (text == "old" && answer.is_err()), "{n}: {text:?}, {answer:?}");
+        }
+        assert_eq!(fs::read_dir(&btrfs.path).unwrap().count(), COUNT, "{n}: no temporary file is left");
+        if gate.0.seen() < n {
+            break;
+        }
+        points += 1;
+    }
+    assert_eq!(points, COUNT * 5 + 2, "unlink, create, write, write back and rename of each, a commit, a sync of the directory");
 }
 
 #[test]

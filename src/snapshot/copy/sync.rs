@@ -47,11 +47,11 @@ pub fn sync_each(fs: &Fs, dest: &Path, entries: &[Entry]) -> Result<(), FsError>
 }
 
 /// Waits until the data of each file is written, and what says where it is has its place in the order in which the file system
-/// commits ([`Fs::keeps_order`]). Nothing is durable by that.
+/// commits ([`Commits`]). Nothing is durable by that.
 ///
 /// # Errors
 /// The first file that could not be written: no commit may be taken to have its data.
-pub fn write_back_each(fs: &Fs, dest: &Path, entries: &[Entry]) -> Result<(), FsError> {
+pub fn write_back_each(fs: &Fs, dest: &Path, entries: &[Entry], commits: Commits) -> Result<(), FsError> {
     let mut below = Below::open(fs, dest)?;
     let files: Vec<&Entry> = entries.iter().filter(|entry| matches!(entry.node, Node::File(_))).collect();
     for some in files.chunks(AT_ONCE) {
@@ -65,7 +65,7 @@ pub fn write_back_each(fs: &Fs, dest: &Path, entries: &[Entry]) -> Result<(), Fs
                 Ok((file, path))
             })
             .collect::<Result<_, FsError>>()?;
-        begun.iter().try_for_each(|(file, path)| fs.write_back(file, path, Commits::InOrder))?;
+        begun.iter().try_for_each(|(file, path)| fs.write_back(file, path, commits))?;
     }
     Ok(())
 }

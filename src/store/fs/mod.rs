@@ -7,6 +7,7 @@ pub mod background;
 mod below;
 mod beneath;
 mod cache;
+mod commit;
 mod gate;
 mod list;
 mod mounts;
@@ -95,6 +96,7 @@ pub struct Fs {
     pace: Option<Pace>,
     copy_rate: Option<Arc<CopyRate>>,
     looks: order::Looks,
+    lines: commit::Lines,
 }
 
 impl Fs {
@@ -215,9 +217,16 @@ impl Fs {
     /// # Errors
     /// [`NotMoved`]; only if the name could not be put back either, it says that the move has happened.
     pub fn move_durably(&self, from: &Path, to: &Path, dirs: &[&Path]) -> std::result::Result<(), NotMoved> {
+        self.move_and(from, to, || dirs.iter().try_for_each(|dir| self.fsync_dir(dir)))
+    }
+
+    /// The same with `sync` making it durable.
+    ///
+    /// # Errors
+    /// [`NotMoved`], as above.
+    pub fn move_and(&self, from: &Path, to: &Path, sync: impl FnOnce() -> Result<()>) -> std::result::Result<(), NotMoved> {
         self.rename_new(from, to).map_err(|error| NotMoved { error, is_moved: false })?;
-        let synced = dirs.iter().try_for_each(|dir| self.fsync_dir(dir));
-        synced.map_err(|error| NotMoved { error, is_moved: self.rename_new(to, from).is_err() })
+        sync().map_err(|error| NotMoved { error, is_moved: self.rename_new(to, from).is_err() })
     }
 
     /// Makes a new file for writing; fails if the name is taken.

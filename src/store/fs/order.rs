@@ -15,6 +15,7 @@
 //!   one that was synced before the move, with a new directory in it, has the move in the log tree, and then any sync makes that
 //!   durable without what is behind it: so what is new is committed before it is moved.
 
+use super::commit::commit;
 use super::{Dir, Fs, FsError, Op, Result, sys};
 use nix::errno::Errno;
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, fstatfs};
@@ -106,9 +107,10 @@ impl Fs {
         if is_settled { Ok(()) } else { self.fsync(file, path) }
     }
 
-    /// Commits the running transaction of a file system that commits them whole, without writing anybody's data.
+    /// Commits the running transaction of a file system that commits them whole, without writing anybody's data, together with others
+    /// who ask for that meanwhile (`commit.rs`).
     pub fn commit(&self, dir: &Dir) -> Result<()> {
-        self.change(Op::Commit, dir.path().into(), |_| sys::commit(dir))
+        self.change(Op::Commit, dir.path().into(), |_| self.lines.commit(dir))
     }
 }
 
@@ -134,7 +136,7 @@ fn look(dir: &Dir) -> Commits {
         // With this option a commit may be on the disk before the data that it waited for is out of the disk's cache (ext4(5)).
         "ext4" if mount.options().any(|option| option == "journal_async_commit") => Commits::Anyhow,
         "ext4" if kind == EXT4_SUPER_MAGIC && mount.has_own_journal() => Commits::InOrder,
-        "btrfs" if kind == BTRFS_SUPER_MAGIC && is_at_least(WAITS_ON_BTRFS) && sys::commit(dir).is_ok() => Commits::Whole,
+        "btrfs" if kind == BTRFS_SUPER_MAGIC && is_at_least(WAITS_ON_BTRFS) && commit(dir).is_ok() => Commits::Whole,
         _ => Commits::Anyhow,
     }
 }

@@ -1,17 +1,34 @@
 //! Small records, one or many, replaced whole.
 
-use super::{Commits, Fs, Result, sys};
+use super::{Commits, Dir, Fs, Result, sys};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// So many are open at a time.
 const AT_ONCE: usize = 256;
+/// For more than so many a commit of btrfs is cheaper than a sync of each.
+const FEW: usize = 8;
 
 fn temporary(path: &Path) -> PathBuf {
     let mut temp = path.as_os_str().to_owned();
     temp.push(".new");
     PathBuf::from(temp)
+}
+
+fn parent(path: &Path) -> PathBuf {
+    path.parent().unwrap_or(Path::new("/")).to_owned()
+}
+
+/// Does for a directory what all records in it need that went well so far, if there are any.
+fn settle_in(dir: &Path, records: &[(&Path, &[u8])], answers: &mut [Result<()>], settle: impl FnOnce() -> Result<()>) {
+    let in_it = |((path, _), answer): &(&(&Path, &[u8]), &mut Result<()>)| answer.is_ok() && parent(path) == dir;
+    let mut concerned = records.iter().zip(answers).filter(in_it).peekable();
+    if concerned.peek().is_some()
+        && let Err(error) = settle()
+    {
+        concerned.for_each(|(_, answer)| *answer = Err(error.clone()));
+    }
 }
 
 impl Fs {
@@ -31,51 +48,62 @@ impl Fs {
     }
 
     /// The same for many, of which no two have the same path: each step for all before the next. Where they are in the same
-    /// directories that takes a few commits of the file system's journal, not two for each.
+    /// directories that takes a few commits of the file system's journal, not two for each; on btrfs many share one before the renames.
     #[must_use]
     pub fn replace_records(&self, records: &[(&Path, &[u8])]) -> Vec<Result<()>> {
-        records.chunks(AT_ONCE).flat_map(|batch| self.replace_some(batch)).collect()
+        let temps: Vec<PathBuf> = records.iter().map(|(path, _)| temporary(path)).collect();
+        let mut dirs: BTreeMap<PathBuf, usize> = BTreeMap::new();
+        records.iter().for_each(|(path, _)| *dirs.entry(parent(path)).or_default() += 1);
+        // None stays open: there may be as many as records.
+        let how = |(dir, count): (PathBuf, usize)| {
+            let commits = self.commits_of_records(&dir, count);
+            (dir, commits)
+        };
+        let dirs: BTreeMap<PathBuf, Commits> = dirs.into_iter().map(how).collect();
+        let chunks = records.chunks(AT_ONCE).zip(temps.chunks(AT_ONCE));
+        let mut answers: Vec<Result<()>> = chunks.flat_map(|(records, temps)| self.write_records(records, temps, &dirs)).collect();
+        for dir in dirs.iter().filter(|(_, commits)| **commits == Commits::Whole).map(|(dir, _)| dir) {
+            settle_in(dir, records, &mut answers, || self.open_dir(dir).and_then(|dir| self.commit(&dir)));
+        }
+        for ((answer, temp), (path, _)) in answers.iter_mut().zip(&temps).zip(records) {
+            if answer.is_ok() {
+                *answer = self.rename_over(temp, *path);
+            }
+            if answer.is_err() {
+                // Half a record under that name harms nobody, but takes space that may be what is lacking.
+                drop(self.unlink(temp));
+            }
+        }
+        dirs.keys().for_each(|dir| settle_in(dir, records, &mut answers, || self.fsync_dir(dir)));
+        answers
     }
 
-    fn replace_some(&self, records: &[(&Path, &[u8])]) -> Vec<Result<()>> {
-        let temps: Vec<PathBuf> = records.iter().map(|(path, _)| temporary(path)).collect();
-        let mut files: Vec<Result<File>> = records.iter().zip(&temps).map(|((_, bytes), temp)| self.begin_record(temp, bytes)).collect();
+    /// Writes some under their temporary names, durable or ready for the commit that makes them so.
+    fn write_records(&self, records: &[(&Path, &[u8])], temps: &[PathBuf], dirs: &BTreeMap<PathBuf, Commits>) -> Vec<Result<()>> {
+        let mut files: Vec<Result<File>> = records.iter().zip(temps).map(|((_, bytes), temp)| self.begin_record(temp, bytes)).collect();
         if records.len() > 1 {
             // All of them begin to be written; the sync of the first then commits what the others need too.
-            for (file, temp) in files.iter_mut().zip(&temps) {
+            for (file, temp) in files.iter_mut().zip(temps) {
                 let begun = file.as_ref().map_or(Ok(()), |open| self.begin_writing(open, temp, sys::WHOLE));
                 if let Err(e) = begun {
                     *file = Err(e);
                 }
             }
         }
-        let parent = |path: &Path| path.parent().unwrap_or(Path::new("/")).to_owned();
-        // Which of the directories keep an order. None stays open: there may be as many as records.
-        let mut dirs: BTreeMap<PathBuf, bool> = BTreeMap::new();
-        for (path, _) in records {
-            dirs.entry(parent(path)).or_insert_with_key(|dir| self.open_dir(dir).is_ok_and(|dir| self.keeps_order(&dir)));
-        }
         let sync = |(file, temp): (Result<File>, &PathBuf)| {
-            let keeps_order = dirs.get(&parent(temp)).is_some_and(|keeps_order| *keeps_order);
-            file.and_then(|file| if keeps_order { self.write_back(&file, temp, Commits::InOrder) } else { self.fsync(&file, temp) })
+            let commits = dirs.get(&parent(temp)).copied().unwrap_or_default();
+            file.and_then(|file| if commits == Commits::Anyhow { self.fsync(&file, temp) } else { self.write_back(&file, temp, commits) })
         };
-        let synced: Vec<Result<()>> = files.into_iter().zip(&temps).map(sync).collect();
-        let named = synced.into_iter().zip(records.iter().zip(&temps)).map(|(synced, ((path, _), temp))| {
-            let renamed = synced.and_then(|()| self.rename_over(temp, *path));
-            // Half a record under that name harms nobody, but takes space that may be what is lacking.
-            renamed.inspect_err(|_| drop(self.unlink(temp)))
-        });
-        let mut answers: Vec<Result<()>> = named.collect();
-        for dir in dirs.into_keys() {
-            let in_it = |((at, _), _): &(&(&Path, &[u8]), &mut Result<()>)| parent(at) == dir;
-            let mut named = records.iter().zip(&mut answers).filter(in_it).filter(|(_, answer)| answer.is_ok()).peekable();
-            if named.peek().is_some()
-                && let Err(error) = self.fsync_dir(&dir)
-            {
-                named.for_each(|(_, answer)| *answer = Err(error.clone()));
-            }
-        }
-        answers
+        files.into_iter().zip(temps).map(sync).collect()
+    }
+
+    /// How a directory commits, as far as it helps so many records in it.
+    fn commits_of_records(&self, dir: &Path, count: usize) -> Commits {
+        let commits = |dir: &Dir| match count {
+            ..=FEW if !self.keeps_order(dir) => Commits::Anyhow,
+            _ => self.commits(dir),
+        };
+        self.open_dir(dir).as_ref().map_or(Commits::Anyhow, commits)
     }
 
     fn begin_record(&self, temp: &Path, bytes: &[u8]) -> Result<File> {

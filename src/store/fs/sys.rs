@@ -79,17 +79,25 @@ pub fn settle_extents(file: &File) -> nix::Result<()> {
     Errno::result(rc).map(drop)
 }
 
-/// Commits a btrfs's running transaction and waits for it (btrfs-ioctl(2), `BTRFS_IOC_START_SYNC`, `BTRFS_IOC_WAIT_SYNC`).
-/// Unlike syncfs(2) and `BTRFS_IOC_SYNC` it writes no data.
+/// Has a btrfs commit its running transaction, and waits until that begins, uninterruptibly (btrfs-ioctl(2),
+/// `BTRFS_IOC_START_SYNC`). Unlike syncfs(2) and `BTRFS_IOC_SYNC` it writes no data. What to wait for: the transaction's number.
 ///
 /// # Errors
-/// ENOTTY elsewhere; EIO and EROFS where the transaction was given up.
-pub fn commit(dir: &impl AsRawFd) -> nix::Result<()> {
+/// ENOTTY elsewhere; EROFS where a transaction was given up.
+pub fn start_commit(dir: &impl AsRawFd) -> nix::Result<u64> {
     let mut transaction = 0_u64;
     // SAFETY: the descriptor is open, and the argument is a number that the kernel writes to.
     Errno::result(unsafe { libc::ioctl(dir.as_raw_fd(), BTRFS_IOC_START_SYNC, &raw mut transaction) })?;
-    // SAFETY: as above; the kernel reads it.
-    Errno::result(unsafe { libc::ioctl(dir.as_raw_fd(), BTRFS_IOC_WAIT_SYNC, &raw mut transaction) }).map(drop)
+    Ok(transaction)
+}
+
+/// Waits until a transaction is committed (`BTRFS_IOC_WAIT_SYNC`).
+///
+/// # Errors
+/// EIO and EROFS where it was given up.
+pub fn wait_commit(dir: &impl AsRawFd, transaction: u64) -> nix::Result<()> {
+    // SAFETY: the descriptor is open; the kernel reads the number.
+    Errno::result(unsafe { libc::ioctl(dir.as_raw_fd(), BTRFS_IOC_WAIT_SYNC, &raw const transaction) }).map(drop)
 }
 
 /// `_IOR(0x94, 24, __u64)` (linux/btrfs.h).
