@@ -10,18 +10,19 @@
 
 use crate::support::mounts::{Kind, mounted};
 use crate::support::program::{Program, eventually};
-use crate::support::{World, fixture};
+use crate::support::{World, fixture, instance};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use snapkeep::fork::queue::RequestState;
 use snapkeep::snapshot::copy::Flow;
-use snapkeep::store::fs::{Commits, FailNth, Fs, Gate, Lister, Op};
+use snapkeep::store::fs::{Commits, Fs, Gate, Lister, Op};
 use snapkeep::worker::verify::verify;
 use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -113,18 +114,65 @@ fn of_many_who_commit_a_btrfs_at_once_none_waits_for_the_kernels_timer() {
     assert!(longest < Duration::from_secs(15), "{longest:?}");
 }
 
-/// Fails the nth call on a file system that commits transactions whole.
+/// Fails one call on a file system that commits transactions whole.
 #[derive(Debug)]
-struct FailOnBtrfs(FailNth);
+struct FailOnBtrfs {
+    /// The call, counted from one; behind it all succeed.
+    nth: u64,
+    seen: AtomicU64,
+}
+
+impl FailOnBtrfs {
+    fn at(nth: u64) -> Arc<Self> {
+        Arc::new(Self { nth, seen: AtomicU64::new(0) })
+    }
+
+    fn was_there(&self) -> bool {
+        self.seen.load(Ordering::SeqCst) >= self.nth
+    }
+}
 
 impl Gate for FailOnBtrfs {
-    fn before(&self, op: Op, path: &Path) -> Result<(), Errno> {
-        self.0.before(op, path)
+    fn before(&self, _: Op, _: &Path) -> Result<(), Errno> {
+        if self.seen.fetch_add(1, Ordering::SeqCst) + 1 == self.nth { Err(Errno::EIO) } else { Ok(()) }
     }
 
     fn commits(&self) -> Commits {
         Commits::Whole
     }
+}
+
+#[test]
+fn whatever_call_of_a_snapshot_on_btrfs_fails_it_is_there_whole_or_not_at_all() {
+    let Some(btrfs) = mounted(Kind::Btrfs, 1 << 30) else { return };
+    let world = World::at(&btrfs.path);
+    world.make_instance("golden");
+    let open = world.open();
+    open.recover().unwrap();
+    open.take("golden").unwrap();
+    drop(open);
+    // What opening takes, before the calls of the snapshot.
+    let gate = FailOnBtrfs::at(u64::MAX);
+    drop(world.try_open(Fs::gated(Arc::clone(&gate) as _)).unwrap());
+    let opening = gate.seen.load(Ordering::SeqCst);
+    let (mut known, mut commits) = (1, 0);
+    for n in opening + 1.. {
+        let gate = FailOnBtrfs::at(n);
+        let open = world.try_open(Fs::gated(Arc::clone(&gate) as _)).unwrap();
+        let taken = open.take("golden");
+        known += usize::from(taken.is_ok());
+        commits += usize::from(taken.as_ref().is_err_and(|e| e.to_string().contains("commit")));
+        drop(open);
+        let open = world.open();
+        open.recover().unwrap();
+        assert_eq!(open.store.index().of_instance(&instance("golden")).len(), known, "{n}: {taken:?}");
+        let findings = verify(&Fs::real(), &open.store.layout, &HashSet::new(), Flow::quiet()).findings;
+        assert!(findings.is_empty(), "{n}: {findings:#?}");
+        if !gate.was_there() {
+            break;
+        }
+    }
+    assert_eq!(commits, 2, "one before the rename, one behind it");
 }
 
 #[test]
@@ -136,14 +184,14 @@ fn of_many_records_on_btrfs_each_is_the_old_one_or_the_new_one_whatever_call_fai
     let mut points = 0;
     for n in 1.. {
         assert!(Fs::real().replace_records(&with(b"old")).iter().all(Result::is_ok));
-        let gate = Arc::new(FailOnBtrfs(FailNth::new(n, Errno::EIO)));
+        let gate = FailOnBtrfs::at(n);
         let answers = Fs::gated(Arc::clone(&gate) as _).replace_records(&with(b"new"));
         for (path, answer) in paths.iter().zip(answers) {
             let text = fs::read_to_string(path).unwrap();
             assert!(text == "new" || (text == "old" && answer.is_err()), "{n}: {text:?}, {answer:?}");
         }
         assert_eq!(fs::read_dir(&btrfs.path).unwrap().count(), COUNT, "{n}: no temporary file is left");
-        if gate.0.seen() < n {
+        if !gate.was_there() {
             break;
         }
         points += 1;

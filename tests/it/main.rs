@@ -16,6 +16,7 @@ mod costs;
 mod cut;
 mod digests;
 mod disk;
+mod failing_disk;
 mod faults;
 mod faults_behind;
 mod feed;

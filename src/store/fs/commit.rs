@@ -9,8 +9,10 @@
 //! again until the commit has begun.
 
 use super::{Dir, sys};
+use nix::errno::Errno;
+use nix::sys::statvfs::{FsFlags, fstatvfs};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread::{self, Builder, Scope};
 use std::time::Duration;
 
@@ -21,11 +23,11 @@ const FIRST_WAKE: Duration = Duration::from_millis(2);
 /// What came of a commit.
 type Outcome = nix::Result<()>;
 
-/// The commits of each file system, by its device number.
+/// The commits of each file system, by its device number; each subvolume has one of its own.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Lines(Arc<Mutex<BTreeMap<u64, Arc<Line>>>>);
 
-/// Those who wait for commits of one file system.
+/// Those who wait for commits.
 #[derive(Debug, Default)]
 struct Line {
     state: Mutex<State>,
@@ -68,57 +70,69 @@ impl Line {
         state.is_running = true;
         state.next = Arc::default();
         drop(state);
-        let outcome = *ours.get_or_init(work);
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).is_running = false;
-        self.ended.notify_all();
-        outcome
+        let _running = Running(self);
+        *ours.get_or_init(work)
+    }
+}
+
+/// A run, whose end is told however it ends.
+struct Running<'a>(&'a Line);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).is_running = false;
+        self.0.ended.notify_all();
     }
 }
 
 /// Commits the running transaction and waits for it, without writing anybody's data.
 ///
 /// # Errors
-/// ENOTTY elsewhere than on btrfs; EIO and EROFS where the transaction was given up.
-pub(super) fn commit(dir: &Dir) -> Outcome {
-    sys::wait_commit(dir, watched(&|| sys::start_commit(dir))?)
+/// ENOTTY elsewhere than on btrfs; EINVAL, EIO and EROFS where the transaction was given up.
+fn commit(dir: &Dir) -> Outcome {
+    sys::wait_commit(dir, watched(&|| sys::start_commit(dir))?)?;
+    // Of a transaction that was given up because another one failed, both calls may say that it is done (fs/btrfs/disk-io.c,
+    // `btrfs_cleanup_transaction`). The file system is read-only before that.
+    let is_read_only = fstatvfs(dir)?.flags().contains(FsFlags::ST_RDONLY);
+    if is_read_only { Err(Errno::EROFS) } else { Ok(()) }
 }
 
 /// Makes a call that may miss its wake-up, and makes it again in other threads until all of them are back.
 fn watched<T>(start: &(impl Fn() -> T + Sync)) -> T {
     thread::scope(|scope| {
-        let running = Arc::new(());
-        let is_running = Arc::downgrade(&running);
-        let wake = move || {
-            let mut pause = FIRST_WAKE;
-            thread::park_timeout(pause);
-            while let Some(running) = is_running.upgrade() {
-                again(scope, start, running);
-                thread::park_timeout(pause);
-                pause += pause / 2;
+        let (back, is_back) = mpsc::channel();
+        let again = back.clone();
+        let watch = move || {
+            let (mut out, mut pause) = (1_usize, FIRST_WAKE);
+            while out > 0 {
+                if is_back.recv_timeout(pause).is_ok() {
+                    out -= 1;
+                } else {
+                    out += usize::from(call_again(scope, start, again.clone()));
+                    pause += pause / 2;
+                }
             }
         };
         // Without it the call takes as long as the kernel lets it.
-        let watch = Builder::new().name("commit watch".to_owned()).spawn_scoped(scope, wake);
+        let _ = Builder::new().name("commit watch".to_owned()).spawn_scoped(scope, watch);
         let started = start();
-        drop(running);
-        watch.iter().for_each(|watch| watch.thread().unpark());
+        let _ = back.send(());
         started
     })
 }
 
-fn again<'scope, T>(scope: &'scope Scope<'scope, '_>, start: &'scope (impl Fn() -> T + Sync), running: Arc<()>) {
+/// Whether it could be made; if not it is made next time.
+fn call_again<'scope, T>(scope: &'scope Scope<'scope, '_>, start: &'scope (impl Fn() -> T + Sync), back: mpsc::Sender<()>) -> bool {
     let call = move || {
         start();
-        drop(running);
+        let _ = back.send(());
     };
-    // One that cannot be made now is made next time.
-    let _ = Builder::new().name("commit wake".to_owned()).spawn_scoped(scope, call);
+    Builder::new().name("commit wake".to_owned()).spawn_scoped(scope, call).is_ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::errno::Errno;
     use std::sync::Barrier;
     use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -15,7 +15,6 @@
 //!   one that was synced before the move, with a new directory in it, has the move in the log tree, and then any sync makes that
 //!   durable without what is behind it: so what is new is committed before it is moved.
 
-use super::commit::commit;
 use super::{Dir, Fs, FsError, Op, Result, sys};
 use nix::errno::Errno;
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, fstatfs};
@@ -65,14 +64,16 @@ impl Fs {
             return gate.commits();
         }
         let Some(seen) = self.seen(dir) else { return Commits::Anyhow };
-        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, commits)) = looks.iter().find(|(before, _)| *before == seen) {
+        let looks = || self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, commits)) = looks().iter().find(|(before, _)| *before == seen) {
             return *commits;
         }
+        // Many may look at once; on btrfs they share a commit.
+        let commits = self.look(dir);
+        let mut looks = looks();
         if looks.len() >= MOST_LOOKS {
             looks.clear();
         }
-        let commits = look(dir);
         looks.push((seen, commits));
         commits
     }
@@ -112,6 +113,21 @@ impl Fs {
     pub fn commit(&self, dir: &Dir) -> Result<()> {
         self.change(Op::Commit, dir.path().into(), |_| self.lines.commit(dir))
     }
+
+    fn look(&self, dir: &Dir) -> Commits {
+        let Ok(kind) = fstatfs(dir).map(|stat| stat.filesystem_type()) else { return Commits::Anyhow };
+        let Some(mount) = super::mounts::of(dir) else { return Commits::Anyhow };
+        let is_split = || mount.options().any(|option| option.starts_with("rtdev=") || option.starts_with("logdev="));
+        match mount.kind.as_str() {
+            _ if !is_at_least(WRITES_ALL_OUT) => Commits::Anyhow,
+            "xfs" if kind == XFS_SUPER_MAGIC && !is_split() => Commits::InOrder,
+            // With this option a commit may be on the disk before the data that it waited for is out of the disk's cache (ext4(5)).
+            "ext4" if mount.options().any(|option| option == "journal_async_commit") => Commits::Anyhow,
+            "ext4" if kind == EXT4_SUPER_MAGIC && mount.has_own_journal() => Commits::InOrder,
+            "btrfs" if kind == BTRFS_SUPER_MAGIC && is_at_least(WAITS_ON_BTRFS) && self.lines.commit(dir).is_ok() => Commits::Whole,
+            _ => Commits::Anyhow,
+        }
+    }
 }
 
 /// What a file system says that knows no extents.
@@ -123,21 +139,6 @@ fn unless_unknown(done: nix::Result<()>, also: &[Errno]) -> nix::Result<bool> {
         Ok(()) => Ok(true),
         Err(e) if matches!(e, Errno::ENOSYS | Errno::EPERM) || also.contains(&e) => Ok(false),
         Err(e) => Err(e),
-    }
-}
-
-fn look(dir: &Dir) -> Commits {
-    let Ok(kind) = fstatfs(dir).map(|stat| stat.filesystem_type()) else { return Commits::Anyhow };
-    let Some(mount) = super::mounts::of(dir) else { return Commits::Anyhow };
-    let is_split = || mount.options().any(|option| option.starts_with("rtdev=") || option.starts_with("logdev="));
-    match mount.kind.as_str() {
-        _ if !is_at_least(WRITES_ALL_OUT) => Commits::Anyhow,
-        "xfs" if kind == XFS_SUPER_MAGIC && !is_split() => Commits::InOrder,
-        // With this option a commit may be on the disk before the data that it waited for is out of the disk's cache (ext4(5)).
-        "ext4" if mount.options().any(|option| option == "journal_async_commit") => Commits::Anyhow,
-        "ext4" if kind == EXT4_SUPER_MAGIC && mount.has_own_journal() => Commits::InOrder,
-        "btrfs" if kind == BTRFS_SUPER_MAGIC && is_at_least(WAITS_ON_BTRFS) && commit(dir).is_ok() => Commits::Whole,
-        _ => Commits::Anyhow,
     }
 }
 

@@ -16,18 +16,32 @@ fn temporary(path: &Path) -> PathBuf {
     PathBuf::from(temp)
 }
 
+/// What records have a directory in common.
+#[derive(Debug, Default)]
+struct Group {
+    commits: Commits,
+    /// Which of the records.
+    members: Vec<usize>,
+}
+
+type Groups = BTreeMap<PathBuf, Group>;
+
 fn parent(path: &Path) -> PathBuf {
     path.parent().unwrap_or(Path::new("/")).to_owned()
 }
 
-/// Does for a directory what all records in it need that went well so far, if there are any.
-fn settle_in(dir: &Path, records: &[(&Path, &[u8])], answers: &mut [Result<()>], settle: impl FnOnce() -> Result<()>) {
-    let in_it = |((path, _), answer): &(&(&Path, &[u8]), &mut Result<()>)| answer.is_ok() && parent(path) == dir;
-    let mut concerned = records.iter().zip(answers).filter(in_it).peekable();
-    if concerned.peek().is_some()
-        && let Err(error) = settle()
-    {
-        concerned.for_each(|(_, answer)| *answer = Err(error.clone()));
+impl Group {
+    /// Does what all of them need that went well so far, if there are any.
+    fn settle(&self, answers: &mut [Result<()>], settle: impl FnOnce() -> Result<()>) {
+        let is_well = |answers: &[Result<()>], n: usize| answers.get(n).is_some_and(Result::is_ok);
+        if !self.members.iter().any(|n| is_well(answers, *n)) {
+            return;
+        }
+        if let Err(error) = settle() {
+            for n in self.members.iter().filter(|n| is_well(answers, **n)).copied().collect::<Vec<_>>() {
+                answers.get_mut(n).into_iter().for_each(|answer| *answer = Err(error.clone()));
+            }
+        }
     }
 }
 
@@ -51,19 +65,29 @@ impl Fs {
     /// directories that takes a few commits of the file system's journal, not two for each; on btrfs many share one before the renames.
     #[must_use]
     pub fn replace_records(&self, records: &[(&Path, &[u8])]) -> Vec<Result<()>> {
+        let groups = self.groups(records);
+        if records.len() <= AT_ONCE || groups.values().any(|group| group.commits == Commits::Whole) {
+            return self.replace_some(records, &groups);
+        }
+        records.chunks(AT_ONCE).flat_map(|batch| self.replace_some(batch, &self.groups(batch))).collect()
+    }
+
+    /// The directories, none of which stays open: there may be as many as records.
+    fn groups(&self, records: &[(&Path, &[u8])]) -> Groups {
+        let mut groups = Groups::new();
+        for (n, (path, _)) in records.iter().enumerate() {
+            groups.entry(parent(path)).or_default().members.push(n);
+        }
+        groups.iter_mut().for_each(|(dir, group)| group.commits = self.commits_of_records(dir, group.members.len()));
+        groups
+    }
+
+    fn replace_some(&self, records: &[(&Path, &[u8])], groups: &Groups) -> Vec<Result<()>> {
         let temps: Vec<PathBuf> = records.iter().map(|(path, _)| temporary(path)).collect();
-        let mut dirs: BTreeMap<PathBuf, usize> = BTreeMap::new();
-        records.iter().for_each(|(path, _)| *dirs.entry(parent(path)).or_default() += 1);
-        // None stays open: there may be as many as records.
-        let how = |(dir, count): (PathBuf, usize)| {
-            let commits = self.commits_of_records(&dir, count);
-            (dir, commits)
-        };
-        let dirs: BTreeMap<PathBuf, Commits> = dirs.into_iter().map(how).collect();
         let chunks = records.chunks(AT_ONCE).zip(temps.chunks(AT_ONCE));
-        let mut answers: Vec<Result<()>> = chunks.flat_map(|(records, temps)| self.write_records(records, temps, &dirs)).collect();
-        for dir in dirs.iter().filter(|(_, commits)| **commits == Commits::Whole).map(|(dir, _)| dir) {
-            settle_in(dir, records, &mut answers, || self.open_dir(dir).and_then(|dir| self.commit(&dir)));
+        let mut answers: Vec<Result<()>> = chunks.flat_map(|(records, temps)| self.write_records(records, temps, groups)).collect();
+        for (dir, group) in groups.iter().filter(|(_, group)| group.commits == Commits::Whole) {
+            group.settle(&mut answers, || self.open_dir(dir).and_then(|dir| self.commit(&dir)));
         }
         for ((answer, temp), (path, _)) in answers.iter_mut().zip(&temps).zip(records) {
             if answer.is_ok() {
@@ -74,12 +98,12 @@ impl Fs {
                 drop(self.unlink(temp));
             }
         }
-        dirs.keys().for_each(|dir| settle_in(dir, records, &mut answers, || self.fsync_dir(dir)));
+        groups.iter().for_each(|(dir, group)| group.settle(&mut answers, || self.fsync_dir(dir)));
         answers
     }
 
     /// Writes some under their temporary names, durable or ready for the commit that makes them so.
-    fn write_records(&self, records: &[(&Path, &[u8])], temps: &[PathBuf], dirs: &BTreeMap<PathBuf, Commits>) -> Vec<Result<()>> {
+    fn write_records(&self, records: &[(&Path, &[u8])], temps: &[PathBuf], groups: &Groups) -> Vec<Result<()>> {
         let mut files: Vec<Result<File>> = records.iter().zip(temps).map(|((_, bytes), temp)| self.begin_record(temp, bytes)).collect();
         if records.len() > 1 {
             // All of them begin to be written; the sync of the first then commits what the others need too.
@@ -91,7 +115,7 @@ impl Fs {
             }
         }
         let sync = |(file, temp): (Result<File>, &PathBuf)| {
-            let commits = dirs.get(&parent(temp)).copied().unwrap_or_default();
+            let commits = groups.get(&parent(temp)).map(|group| group.commits).unwrap_or_default();
             file.and_then(|file| if commits == Commits::Anyhow { self.fsync(&file, temp) } else { self.write_back(&file, temp, commits) })
         };
         files.into_iter().zip(temps).map(sync).collect()

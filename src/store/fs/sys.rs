@@ -91,10 +91,10 @@ pub fn start_commit(dir: &impl AsRawFd) -> nix::Result<u64> {
     Ok(transaction)
 }
 
-/// Waits until a transaction is committed (`BTRFS_IOC_WAIT_SYNC`).
+/// Waits until a transaction is committed (`BTRFS_IOC_WAIT_SYNC`), or was given up because another one failed.
 ///
 /// # Errors
-/// EIO and EROFS where it was given up.
+/// EINVAL, EIO and EROFS where it was given up, as far as that is known.
 pub fn wait_commit(dir: &impl AsRawFd, transaction: u64) -> nix::Result<()> {
     // SAFETY: the descriptor is open; the kernel reads the number.
     Errno::result(unsafe { libc::ioctl(dir.as_raw_fd(), BTRFS_IOC_WAIT_SYNC, &raw const transaction) }).map(drop)

@@ -105,6 +105,47 @@ impl Clonable {
     }
 }
 
+/// A file system whose disk can be made to fail: it lies on a tmpfs that has no room for what is new on it.
+#[derive(Debug)]
+pub struct Failing {
+    /// The file system.
+    pub mounted: Mounted,
+    // Unmounted behind it.
+    below: Mounted,
+}
+
+/// A fresh file system on a disk that can be made to fail, or `None` after a line that says what is missing.
+pub fn failing(kind: Kind) -> Option<Failing> {
+    let below = tmpfs("size=2g")?;
+    match try_mounted_in(kind, Kind::SMALLEST, &below.path) {
+        Ok(mounted) => Some(Failing { mounted, below }),
+        Err(why) => {
+            eprintln!("skipped: {kind}: {why}");
+            None
+        }
+    }
+}
+
+impl Failing {
+    fn resize(&self, bytes: u64) -> Result<(), String> {
+        let size = format!("size={bytes}");
+        let done = mount(None::<&str>, &self.below.path, None::<&str>, MsFlags::MS_REMOUNT, Some(size.as_str()));
+        done.map_err(|e| format!("cannot resize: {e}"))
+    }
+
+    /// From now on writes fail to blocks that are new, but for so many bytes.
+    pub fn fail_after(&self, bytes: u64) -> Result<(), String> {
+        let seen = nix::sys::statvfs::statvfs(&self.below.path).map_err(|e| format!("cannot look: {e}"))?;
+        self.resize((seen.blocks() - seen.blocks_free()) * seen.fragment_size() + bytes)
+    }
+
+    /// The disk is well, and mounted again. Nobody may have a file open there.
+    pub fn heal(&mut self) -> Result<(), String> {
+        self.resize(2 << 30)?;
+        self.mounted.again()
+    }
+}
+
 /// Clones the disk at `disk`: the clone is what a power cut would leave of it now, with all that was written in the disk's own cache.
 pub fn clone_disk(disk: &Path, clone: &Path) {
     use std::os::fd::AsRawFd as _;
