@@ -25,7 +25,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// The directory that the script wrote into: on the store's file system, beside it.
@@ -337,6 +337,40 @@ fn what_changes_while_it_is_moved_goes_back_and_is_copied_as_it_is() {
     let id = view.entries[0].id.clone().unwrap();
     assert_eq!(fs::read_to_string(worker.store.layout.snapshot(&id).join("data/state")).unwrap(), "changed at the last moment");
     assert!(listing(&dir).is_empty() && listing(&worker.store.layout.importing()).is_empty());
+}
+
+/// Remembers what was done, in its order.
+#[derive(Debug, Default)]
+struct Remembers(Mutex<Vec<(Op, PathBuf)>>);
+
+impl Gate for Remembers {
+    fn before(&self, _: Op, _: &Path) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    fn after(&self, op: Op, path: &Path) {
+        self.0.lock().unwrap().push((op, path.to_owned()));
+    }
+}
+
+#[test]
+fn a_directory_that_has_a_snapshot_already_is_taken_away_only_when_that_is_durable() {
+    let world = World::new();
+    let dir = backups(&world);
+    fs::create_dir(dir.join("2024-01-01")).unwrap();
+    fs::write(dir.join("2024-01-01/state"), "as it was").unwrap();
+    let gate = Arc::new(Remembers::default());
+    let worker = world.try_worker("[worker]\nthreads = 1\n", Fs::gated(Arc::clone(&gate) as _)).unwrap();
+    let copying: ImportBody = serde_json::from_value(serde_json::json!({"dir": dir, "instance": "vm"})).unwrap();
+    worker.import(&copying).unwrap();
+    gate.0.lock().unwrap().clear();
+    worker.import(&moving(&dir)).unwrap();
+    assert!(listing(&dir).is_empty());
+    let calls = gate.0.lock().unwrap();
+    let snapshots = worker.store.layout.snapshots();
+    let durable = calls.iter().position(|(op, path)| *op == Op::Fsync && *path == snapshots).unwrap();
+    let gone = calls.iter().position(|(op, path)| matches!(op, Op::Rename | Op::Unlink) && path.starts_with(&dir)).unwrap();
+    assert!(durable < gone, "{calls:#?}");
 }
 
 #[test]

@@ -105,47 +105,6 @@ impl Clonable {
     }
 }
 
-/// A file system whose disk can be made to fail: it lies on a tmpfs that has no room for what is new on it.
-#[derive(Debug)]
-pub struct Failing {
-    /// The file system.
-    pub mounted: Mounted,
-    // Unmounted behind it.
-    below: Mounted,
-}
-
-/// A fresh file system on a disk that can be made to fail, or `None` after a line that says what is missing.
-pub fn failing(kind: Kind) -> Option<Failing> {
-    let below = tmpfs("size=2g")?;
-    match try_mounted_in(kind, Kind::SMALLEST, &below.path) {
-        Ok(mounted) => Some(Failing { mounted, below }),
-        Err(why) => {
-            eprintln!("skipped: {kind}: {why}");
-            None
-        }
-    }
-}
-
-impl Failing {
-    fn resize(&self, bytes: u64) -> Result<(), String> {
-        let size = format!("size={bytes}");
-        let done = mount(None::<&str>, &self.below.path, None::<&str>, MsFlags::MS_REMOUNT, Some(size.as_str()));
-        done.map_err(|e| format!("cannot resize: {e}"))
-    }
-
-    /// From now on writes fail to blocks that are new, but for so many bytes.
-    pub fn fail_after(&self, bytes: u64) -> Result<(), String> {
-        let seen = nix::sys::statvfs::statvfs(&self.below.path).map_err(|e| format!("cannot look: {e}"))?;
-        self.resize((seen.blocks() - seen.blocks_free()) * seen.fragment_size() + bytes)
-    }
-
-    /// The disk is well, and mounted again. Nobody may have a file open there.
-    pub fn heal(&mut self) -> Result<(), String> {
-        self.resize(2 << 30)?;
-        self.mounted.again()
-    }
-}
-
 /// Clones the disk at `disk`: the clone is what a power cut would leave of it now, with all that was written in the disk's own cache.
 pub fn clone_disk(disk: &Path, clone: &Path) {
     use std::os::fd::AsRawFd as _;
@@ -163,12 +122,40 @@ impl Mounted {
         attach(kind, &self.path)
     }
 
+    /// From now on its disk fails: nothing is read from it or written to it, until it is mounted again. (An image that lacks room is no such
+    /// disk: of a write that is cut short drivers/block/loop.c says that all of it was done.)
+    pub fn break_disk(&self) -> Result<(), String> {
+        use std::os::fd::AsRawFd as _;
+        let mounts = std::fs::read_to_string("/proc/thread-self/mounts").map_err(|e| format!("cannot look: {e}"))?;
+        let mut lines = mounts.lines().filter_map(|line| line.split_once(' '));
+        let is_ours = |rest: &str| rest.split(' ').next().map(Path::new) == Some(self.path.as_path());
+        let (device, _) = lines.find(|(_, rest)| is_ours(rest)).ok_or("it is not mounted")?;
+        let device = File::open(device).map_err(|e| format!("cannot open {device}: {e}"))?;
+        let mut info = [0_u64; LOOP_INFO_WORDS];
+        // SAFETY: the descriptor is open, and the kernel reads and writes a `loop_info64`, which is as long as `info`.
+        nix::errno::Errno::result(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64, info.as_mut_ptr()) })
+            .and_then(|_| {
+                info[LOOP_INFO_SIZE_LIMIT] = 512;
+                // SAFETY: as above.
+                nix::errno::Errno::result(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_STATUS64, info.as_mut_ptr()) })
+            })
+            .map(drop)
+            .map_err(|e| format!("cannot shorten its disk: {e}"))
+    }
+
     /// Makes it read-only, or writable again.
     pub fn read_only(&self, is: bool) -> Result<(), String> {
         let flags = if is { MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY } else { MsFlags::MS_REMOUNT };
         mount(None::<&str>, &self.path, None::<&str>, flags, None::<&str>).map_err(|e| format!("cannot remount: {e}"))
     }
 }
+
+/// linux/loop.h: what is behind the new end of a device fails, and stays in its file.
+const LOOP_SET_STATUS64: libc::Ioctl = 0x4c04;
+const LOOP_GET_STATUS64: libc::Ioctl = 0x4c05;
+/// `struct loop_info64` by words, and that of `lo_sizelimit`.
+const LOOP_INFO_WORDS: usize = 29;
+const LOOP_INFO_SIZE_LIMIT: usize = 4;
 
 impl Drop for Mounted {
     fn drop(&mut self) {
