@@ -33,6 +33,7 @@ fn takes(kind: Kind, after: Duration) -> Option<usize> {
         disk.break_disk().unwrap();
         takers.into_iter().flat_map(|taker| taker.join().unwrap()).collect()
     });
+    assert!(taken.len() < usize::from(TAKERS) * 256, "{kind}, {after:?}: the disk failed nobody");
     drop(open);
     disk.again().unwrap();
     let open = world.open();

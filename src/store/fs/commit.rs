@@ -1,7 +1,8 @@
 //! Commits of btrfs, for all who wait for one at the same moment together.
 //!
 //! Whoever comes while one is on its way waits for the next, which is of what all of them have changed: a thousand snapshots take a
-//! few commits.
+//! few commits. Who made the commit goes on behind it, and one of those who wait makes the next: the leader of `fork/group.rs` works on
+//! for all who come meanwhile, and a fork beside a thousand snapshots would wait for each of theirs.
 //!
 //! `BTRFS_IOC_START_SYNC` sets a flag and wakes the kernel's thread, and waits uninterruptibly until the commit begins. If that
 //! thread is just at the end of another commit it is awake and goes to sleep without looking at the flag (fs/btrfs/disk-io.c,
