@@ -54,8 +54,8 @@
 //!
 //! What breaks when one is broken: 1 and 3 `tests/it/stops.rs`, `kill.rs`, `faults.rs`, `powercut.rs`, `powercut_steps.rs`,
 //! `powercut_take.rs` and `awaited.rs`; 2 `race.rs`, `pairs.rs`, `locks.rs`, `refs_model.rs` and `powercut_unlink.rs`; 4 `lifecycle.rs`,
-//! `guards.rs` and `quarantine.rs`; 5 `verify.rs`, `lifecycle.rs` and `compress.rs`; 6 `driver/plain.rs`; 7 `schedule.rs`; 8 the
-//! properties in `policy/` and `fork/queue_tests.rs`. `docs/reliability.md` has the whole list.
+//! `guards.rs` and `quarantine.rs`; 5 `verify.rs`, `lifecycle.rs` and `compress.rs`; 6 `driver/plain.rs`; 7 `schedule.rs` and
+//! `powercut_records.rs`; 8 the properties in `policy/` and `fork/queue_tests.rs`. `docs/reliability.md` has the whole list.
 
 pub mod api;
 pub mod cli;

@@ -114,6 +114,20 @@ fn of_many_who_commit_a_btrfs_at_once_none_waits_for_the_kernels_timer() {
     assert!(longest < Duration::from_secs(15), "{longest:?}");
 }
 
+#[test]
+fn a_commit_of_a_btrfs_that_became_read_only_fails() {
+    let Some(btrfs) = mounted(Kind::Btrfs, 1 << 30) else { return };
+    let fs_ = Fs::real();
+    let dir = fs_.open_dir(&btrfs.path).unwrap();
+    fs_.commit(&dir).unwrap();
+    // The kernel's calls say now that all is done, as they may behind a transaction that was given up.
+    btrfs.read_only(true).unwrap();
+    let failed = fs_.commit(&dir).unwrap_err();
+    assert_eq!(failed.source, Errno::EROFS, "{failed}");
+    btrfs.read_only(false).unwrap();
+    fs_.commit(&dir).unwrap();
+}
+
 /// Fails one call on a file system that commits transactions whole.
 #[derive(Debug)]
 struct FailOnBtrfs {

@@ -46,6 +46,7 @@ mod planning;
 mod pool;
 mod pool_faults;
 mod powercut;
+mod powercut_records;
 mod powercut_steps;
 mod powercut_take;
 mod powercut_unlink;
